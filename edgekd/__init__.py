@@ -1,0 +1,90 @@
+"""edgekd: from a teacher network to a small, quantised, proven artefact for one edge device.
+
+Importing the package imports nothing else: a public name is looked up when it is first used, so
+that a lab host without torch can profile, verify and compare.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from edgekd.version import __version__
+
+if TYPE_CHECKING:
+    from edgekd import errors
+    from edgekd.api import compress, plan, profile
+    from edgekd.bundle import open_bundle
+    from edgekd.discover import load_recipe, load_target
+    from edgekd.spec import (
+        Call,
+        Input,
+        Metric,
+        Network,
+        Objective,
+        Quantize,
+        Recipe,
+        Term,
+        Train,
+    )
+    from edgekd.verify import verify
+
+__all__ = [
+    "Call",
+    "Input",
+    "Metric",
+    "Network",
+    "Objective",
+    "Quantize",
+    "Recipe",
+    "Term",
+    "Train",
+    "__version__",
+    "compress",
+    "errors",
+    "load_recipe",
+    "load_target",
+    "open_bundle",
+    "plan",
+    "profile",
+    "verify",
+]
+
+_HOME = {
+    "compress": "edgekd.api",
+    "load_recipe": "edgekd.discover",
+    "load_target": "edgekd.discover",
+    "open_bundle": "edgekd.bundle",
+    "plan": "edgekd.api",
+    "profile": "edgekd.api",
+    "verify": "edgekd.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("edgekd.errors")
+    if name not in __all__:
+        raise AttributeError(f"module 'edgekd' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME.get(name, "edgekd.spec")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """A package whose functions are not hidden by the module that one of them lives in.
+
+    Python binds an imported submodule to its package: after ``import edgekd.verify`` the name
+    ``edgekd.verify`` would be the module, not the function.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,189 @@
+"""Run and time a session: what comes out, how long it takes, what it costs."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import facts, process
+from .arrays import check_feeds
+from .faults import UsageFault
+from .runtimes.session import Session, Step
+
+if TYPE_CHECKING:
+    from .arrays import Array, Arrays
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to time a session: inferences to warm up and to count, and when to stop early."""
+
+    warmup: int
+    runs: int
+    max_seconds: float
+    cpu_block: int
+
+    def __post_init__(self) -> None:
+        """Refuse a plan that measures nothing."""
+        if self.warmup < 0 or self.runs < 1 or self.cpu_block < 1 or self.max_seconds <= 0:
+            raise UsageFault(
+                "timing wants warmup >= 0, runs >= 1, cpu_block >= 1, max_seconds > 0; got "
+                f"{self.warmup}, {self.runs}, {self.cpu_block}, {self.max_seconds}"
+            )
+
+
+def run_all(session: Session, feeds: Arrays, batch: int) -> tuple[Arrays, dict[str, Any]]:
+    """Run every sample (axis 0) in batches.
+
+    A model with a fixed batch keeps it, whatever `batch` says: its last batch is filled up with
+    the last sample and the surplus outputs are dropped.
+
+    Returns:
+        The outputs by name, and facts: n, batch, seconds, cpu_seconds, nonfinite by output.
+    """
+    n = check_feeds(session.inputs, feeds)
+    fixed = _fixed_batch(session)
+    size = fixed or batch
+    if size < 1:
+        raise UsageFault(f"the batch must be at least 1; got {batch}")
+    outputs: Arrays = {}
+    wall, cpu = time.perf_counter(), time.process_time()
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        rows = np.arange(start, start + size if fixed else stop).clip(max=n - 1)
+        results = session.run({name: array[rows] for name, array in feeds.items()})
+        for name, result in results.items():
+            _place(outputs, name, result, n, (start, stop), len(rows))
+    return outputs, {
+        "n": n,
+        "batch": size,
+        "seconds": time.perf_counter() - wall,
+        "cpu_seconds": time.process_time() - cpu,
+        "nonfinite": {name: _nonfinite(array) for name, array in outputs.items()},
+    }
+
+
+def _fixed_batch(session: Session) -> int | None:
+    """Return the batch that the model's inputs insist on, or None where they are free."""
+    first = [port.shape[0] for port in session.inputs if port.shape]
+    sizes = {size for size in first if size is not None}
+    if len(sizes) > 1:
+        raise UsageFault(f"the model's inputs have different first dimensions: {sorted(sizes)}")
+    return sizes.pop() if sizes else None
+
+
+def _place(
+    outputs: Arrays,
+    name: str,
+    result: Array,
+    n: int,
+    span: tuple[int, int],
+    batch: int,
+) -> None:
+    """Put the rows of one batch into the whole output, made at the first batch."""
+    if result.ndim == 0 or result.shape[0] != batch:
+        raise UsageFault(
+            f"output {name!r} has shape {list(result.shape)} for a batch of {batch}; "
+            "its first axis must count samples"
+        )
+    whole = outputs.setdefault(name, np.empty((n, *result.shape[1:]), result.dtype))
+    if whole.shape[1:] != result.shape[1:]:
+        raise UsageFault(
+            f"output {name!r} changes its shape from batch to batch: "
+            f"{list(whole.shape[1:])}, then {list(result.shape[1:])}"
+        )
+    start, stop = span
+    whole[start:stop] = result[: stop - start]
+
+
+def _nonfinite(array: Array) -> int:
+    """Count NaN and infinite values, row by row to keep memory bounded."""
+    if array.dtype.kind not in "fc":
+        return 0
+    return sum(int(row.size - np.isfinite(row).sum()) for row in array)
+
+
+def time_session(session: Session, feeds: Arrays, plan: Plan, *, fresh: bool) -> dict[str, Any]:
+    """Time single inferences over the given samples, in turn.
+
+    Args:
+        session: What to time; a fixed batch must be 1.
+        feeds: A few samples; each is copied and bound before the clock starts.
+        plan: How often, and for how long at most.
+        fresh: Whether the session has not run yet, so that its first inference is a cold one.
+
+    Returns:
+        ``wall_ns`` of each inference, ``cpu_ns`` per inference of each block, and the state of
+        the machine before and after.
+    """
+    n = check_feeds(session.inputs, feeds)
+    if _fixed_batch(session) not in (None, 1):
+        raise UsageFault(f"latency is timed at batch 1; the model insists on {session.inputs}")
+    steps = cycle([session.bind(_sample(feeds, row)) for row in range(n)])
+    deadline = time.perf_counter_ns() + int(plan.max_seconds * 1e9)
+    first: list[int] = []
+    _block(steps, 1 if fresh else 0, deadline, first)
+    warmup = first.copy()
+    _block(steps, max(plan.warmup - len(first), 0), deadline, warmup)
+    before, switches = facts.state(), process.involuntary_switches()
+    wall, cpu = _blocks(steps, plan, deadline)
+    switches, after = process.involuntary_switches() - switches, facts.state()
+    return {
+        "first_ms": first[0] / 1e6 if first else None,
+        "wall_ns": wall,
+        "cpu_ns": cpu,
+        "cpu_block": plan.cpu_block,
+        "warmup": len(warmup),
+        "threads": session.effective.get("threads"),
+        "peak_rss_mib": process.peak_rss_mib(),
+        "rss_mib": process.rss_mib(),
+        "involuntary_switches": switches,
+        "before": before,
+        "after": after,
+        "throttled": facts.throttled(before["throttle"], after["throttle"]),
+    }
+
+
+def _sample(feeds: Arrays, row: int) -> Arrays:
+    return {name: np.array(array[row : row + 1]) for name, array in feeds.items()}
+
+
+def _blocks(steps: Iterator[Step], plan: Plan, deadline: int) -> tuple[list[int], list[int]]:
+    """Run the counted inferences; a block cut short counts only where there is no whole one."""
+    wall: list[int] = []
+    cpu: list[int] = []
+    gc.collect()
+    gc.disable()
+    try:
+        while len(wall) < plan.runs and (not wall or time.perf_counter_ns() < deadline):
+            size = min(plan.cpu_block, plan.runs - len(wall))
+            count, spent = _block(steps, size, deadline, wall)
+            if count == plan.cpu_block or not cpu:
+                cpu.append(spent // count)
+    finally:
+        gc.enable()
+    return wall, cpu
+
+
+def _block(steps: Iterator[Step], size: int, deadline: int, wall: list[int]) -> tuple[int, int]:
+    """Run up to `size` inferences, adding their wall times; return their number and CPU time.
+
+    Everything is bound before the loop: it adds two clock readings and a list append.
+    """
+    clock, keep = time.perf_counter_ns, wall.append
+    count, start = 0, time.process_time_ns()
+    for step in islice(steps, size):
+        begin = clock()
+        step()
+        end = clock()
+        keep(end - begin)
+        count += 1
+        if end > deadline:
+            break
+    return count, time.process_time_ns() - start

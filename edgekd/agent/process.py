@@ -1,0 +1,72 @@
+"""The agent's own process: how it dies with its host, and what it has used so far."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+PARENT_VARIABLE = "EDGEKD_AGENT_PARENT"
+"""Environment variable with the process id of a host whose *main* thread started the agent."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def prepare() -> None:
+    """Print a Python stack on a crash, leave no core dump, and die with the host."""
+    faulthandler.enable(file=sys.stderr, all_threads=False)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    _die_with(os.environ.get(PARENT_VARIABLE))
+
+
+def _die_with(parent: str | None) -> None:
+    """Ask Linux to kill this process when the host dies, even while native code is busy.
+
+    The signal is tied to the *thread* that started us, so the host names itself only when that
+    was its main thread; else the end of standard input is the only sign, see `protocol`.
+    """
+    if parent is None or not sys.platform.startswith("linux") or os.getppid() != int(parent):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):  # it died before the call took effect
+        os._exit(0)
+
+
+def rss_mib() -> float | None:
+    """Return the resident memory of this process now, where /proc tells it."""
+    return _status_mib("VmRSS")
+
+
+def peak_rss_mib() -> float:
+    """Return the peak resident memory of this process.
+
+    Linux's ``ru_maxrss`` survives ``exec``: a child of a 2 GiB training process would report
+    2 GiB. ``VmHWM`` belongs to this program alone.
+    """
+    peak = _status_mib("VmHWM")
+    if peak is not None:
+        return peak
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def involuntary_switches() -> int:
+    """Return how often the scheduler took the processor away from this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _status_mib(field: str) -> float | None:
+    try:
+        text = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    for line in text.splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) / 1024
+    return None

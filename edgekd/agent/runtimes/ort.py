@@ -1,0 +1,141 @@
+"""ONNX Runtime."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import quiet
+from ..faults import SetupFault, UsageFault
+from .options import Option, positive, read_options
+from .session import Port, Session, Step
+
+if TYPE_CHECKING:
+    from .session import Array
+
+ort = quiet.import_onnxruntime()
+
+LEVELS = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "layout": "ORT_ENABLE_LAYOUT",
+    "all": "ORT_ENABLE_ALL",
+}
+OPTIONS = {
+    "threads": Option(int, 1),
+    "level": Option(str, "all", tuple(LEVELS)),
+    "static_batch": Option(int, None),
+    "providers": Option(list, ["CPUExecutionProvider"]),
+}
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(bool)": "bool",
+}
+_SPINNING = "session.intra_op.allow_spinning"
+
+
+def open_session(model: Path, options: Mapping[str, Any]) -> Session:
+    """Open an ONNX or ORT-format model.
+
+    Args:
+        model: The file.
+        options: ``threads`` (1), graph optimisation ``level`` (all), ``providers`` (the CPU's)
+            and ``static_batch``, which fixes a dynamic first dimension before optimisation.
+    """
+    return OrtSession(model, read_options(options, OPTIONS))
+
+
+class OrtSession(Session):
+    """An ``InferenceSession`` with one pool of threads that does not spin."""
+
+    version = ort.__version__
+
+    def __init__(self, model: Path, options: Mapping[str, Any]) -> None:
+        settings = _settings(model, options)
+        start = time.perf_counter()
+        self._session = ort.InferenceSession(
+            str(model), settings, providers=_available(options["providers"])
+        )
+        self.load_s = time.perf_counter() - start
+        self.inputs = [_port(port) for port in self._session.get_inputs()]
+        self.outputs = [_port(port) for port in self._session.get_outputs()]
+        self._names = [port.name for port in self.outputs]
+        self.effective = _effective(self._session, options)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs for one batch."""
+        results = self._session.run(self._names, dict(feeds))
+        return dict(zip(self._names, results, strict=True))
+
+    def bind(self, feeds: Mapping[str, Array]) -> Step:
+        """Return one ``InferenceSession.run`` on `feeds`."""
+        return partial(self._session.run, self._names, dict(feeds))
+
+
+def _settings(model: Path, options: Mapping[str, Any]) -> Any:
+    positive("threads", options["threads"])
+    positive("static_batch", options["static_batch"])
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options["threads"]
+    settings.inter_op_num_threads = 1
+    settings.add_session_config_entry(_SPINNING, "0")
+    settings.graph_optimization_level = getattr(
+        ort.GraphOptimizationLevel, LEVELS[options["level"]]
+    )
+    if options["static_batch"] is not None:
+        for name in _batch_symbols(model):
+            settings.add_free_dimension_override_by_name(name, options["static_batch"])
+    return settings
+
+
+def _batch_symbols(model: Path) -> set[str]:
+    """Return the names of dynamic first dimensions, read from an unoptimised session.
+
+    Raises:
+        UsageFault: A first dimension is dynamic and has no name to fix it by.
+    """
+    plain = ort.SessionOptions()
+    plain.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    probe = ort.InferenceSession(str(model), plain, providers=["CPUExecutionProvider"])
+    first = [(port.name, port.shape[0]) for port in probe.get_inputs() if port.shape]
+    for name, size in first:
+        if size is None:
+            raise UsageFault(f"input {name!r} has a dynamic batch without a name; name it")
+    return {size for _, size in first if isinstance(size, str)}
+
+
+def _available(wanted: list[str]) -> list[str]:
+    """Refuse providers that this build lacks: the library only warns and takes the CPU."""
+    found = ort.get_available_providers()
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise SetupFault(f"this ONNX Runtime lacks {missing}; it has {found}")
+    return wanted
+
+
+def _port(port: Any) -> Port:
+    shape = tuple(size if isinstance(size, int) else None for size in port.shape)
+    plain = port.type.removeprefix("tensor(").removesuffix(")")
+    return Port(port.name, shape, DTYPES.get(port.type, plain))
+
+
+def _effective(session: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what runs; `get_available_providers` only says what was compiled in."""
+    settings, running = session.get_session_options(), session.get_providers()
+    silent = [name for name in options["providers"] if name not in running]
+    if silent:
+        raise SetupFault(f"asked for {silent}, but the session runs on {running}")
+    return {
+        "providers": running,
+        "level": settings.graph_optimization_level.name,
+        "threads": settings.intra_op_num_threads,
+        "inter_op_threads": settings.inter_op_num_threads,
+        "spinning": settings.get_session_config_entry(_SPINNING) != "0",
+        "static_batch": options["static_batch"],
+    }

@@ -1,0 +1,105 @@
+"""Something that runs: a folder with ``artefact.json`` beside the files of the network.
+
+Torch networks, ONNX files and OpenVINO IR all look the same from here on: the agent loads the
+main file in its runtime, and scoring, parity and timing know nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.device.link import Agent
+from edgekd.inputs import prepare
+from edgekd.spec import plain
+
+FILE = "artefact.json"
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What to load and how to feed it.
+
+    Attributes:
+        folder: Where the files lie.
+        main: File to load, relative to the folder.
+        runtime: Runtime of the agent.
+        options: Load options of that runtime (precision, threads …).
+        input: Tensor contract (`edgekd.spec.Input`, plain).
+        precision: What the network computes in, as the report names it.
+        files: All files, relative.
+    """
+
+    folder: Path
+    main: str
+    runtime: str
+    options: Mapping[str, Any]
+    input: Mapping[str, Any]
+    precision: str
+    files: tuple[str, ...] = ()
+
+    def save(self) -> None:
+        """Write ``artefact.json``."""
+        value = {
+            "main": self.main,
+            "runtime": self.runtime,
+            "options": plain(self.options),
+            "input": plain(self.input),
+            "precision": self.precision,
+            "files": list(self.files or (self.main,)),
+        }
+        (self.folder / FILE).write_text(json.dumps(value, indent=1, sort_keys=True))
+
+    @property
+    def bytes(self) -> int:
+        """Size of the network's files."""
+        return sum((self.folder / name).stat().st_size for name in self.files)
+
+
+def open_artefact(folder: Path) -> Artefact:
+    """Read ``artefact.json``."""
+    value = json.loads((folder / FILE).read_text())
+    files = tuple(value.pop("files"))
+    return Artefact(folder, files=files, **value)
+
+
+@dataclass
+class Running(AbstractContextManager["Running"]):
+    """An artefact loaded in its own process; callable on raw samples."""
+
+    artefact: Artefact
+    threads: int = 1
+    batch: int = 64
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __enter__(self) -> Running:
+        self.agent = Agent()
+        self.agent.__enter__()
+        try:
+            options = {"threads": self.threads, **self.artefact.options, **self.options}
+            self.loaded = self.agent.load(
+                self.artefact.runtime, self.artefact.folder / self.artefact.main, **options
+            )
+        except BaseException:
+            self.agent.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self.agent.__exit__(*details)
+
+    def __call__(self, raw: NDArray[Any]) -> NDArray[Any]:
+        """Run raw samples (batch, …) and return the first output (batch, …)."""
+        outputs = self.agent.run(self.feeds(raw), self.batch)
+        return next(iter(outputs.values()))
+
+    def feeds(self, raw: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Raw samples → what the graph takes, by name."""
+        return {str(self.artefact.input["name"]): prepare(np.asarray(raw), self.artefact.input)}

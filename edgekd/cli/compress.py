@@ -1,0 +1,44 @@
+"""``edgekd compress``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgekd.cli import summary
+from edgekd.cli.options import asked
+from edgekd.cli.progress import drawn
+from edgekd.cli.session import current
+from edgekd.settings import parse_assignments
+
+__all__ = ["command"]
+
+
+@click.command("compress")
+@asked
+def command(
+    recipe: str, targets: tuple[str, ...], settings: tuple[str, ...], **options: Any
+) -> None:
+    """Distil, quantise, prove and bundle: from a recipe to an artefact.
+
+    Every finished step is kept: an interrupted run goes on where it stopped, and a repeated one
+    is read from the store.
+    """
+    session = current()
+    chosen = parse_assignments(settings)
+    from edgekd.api import compress
+
+    session.resumable = True
+    with drawn() as emit:
+        bundles = compress(recipe, list(targets), settings=chosen, emit=emit, **options)
+    if session.json:
+        session.result([{"path": str(b.path), "manifest": b.manifest} for b in bundles])
+    else:
+        click.echo("\n\n".join(_shown(Path(b.path), b.manifest) for b in bundles))
+
+
+def _shown(path: Path, manifest: Mapping[str, Any]) -> str:
+    return f"{summary.of(manifest)}\n  bundle: {path}\n  prove it again: edgekd verify {path}"

@@ -1,0 +1,109 @@
+"""``edgekd data``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from edgekd.cli import text
+from edgekd.cli.options import json_output
+from edgekd.cli.session import current
+from edgekd.errors import DataError
+
+__all__ = ["command"]
+
+SIZE = 64
+"""Size to which a checked image is resized; any size reads the same files."""
+SHOWN = 20
+"""Most unreadable images that are named."""
+EMBEDDED = {"icons": "few-shot and plain classification; shipped with edgekd"}
+
+
+@click.group("data", invoke_without_command=True)
+@json_output
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """List data; build the embedded set; check your own."""
+    if ctx.invoked_subcommand is None:
+        _list()
+
+
+@command.command("list")
+@json_output
+def list_(**_: Any) -> None:
+    """List the embedded data, and what each recipe takes."""
+    _list()
+
+
+def _list() -> None:
+    recipes = dict(_needed())
+    if current().json:
+        current().result({"embedded": EMBEDDED, "recipes": recipes})
+        return
+    rows = [("embedded", name, what) for name, what in EMBEDDED.items()]
+    rows += [("recipe", name, " ".join(what.split())) for name, what in recipes.items()]
+    click.echo(text.table(rows, header=("", "NAME", "WHAT")))
+
+
+def _needed() -> Iterator[tuple[str, str]]:
+    """Give the ``Data`` section of every recipe that can be read."""
+    from edgekd import discover
+
+    for found in discover.recipes():
+        if not found.fault:
+            yield found.name, discover.describe_recipe(found.path).data or "does not say"
+
+
+@command.command()
+@click.argument("name", type=click.Choice(list(EMBEDDED)))
+@click.option(
+    "--package",
+    type=click.Path(exists=True, path_type=Path),
+    help="The npm package @iconify/json, packed or not; without it npm fetches the pinned version.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("icons"),
+    show_default=True,
+    help="Folder for the files.",
+)
+@json_output
+def build(name: str, package: Path | None, out: Path) -> None:
+    """Build an embedded set again, byte for byte, from its pinned source."""
+    from edgekd.data.build_icons import build_icons
+
+    facts = build_icons(package, out, lambda line: click.echo(line, err=True))
+    if current().json:
+        current().result(facts)
+    else:
+        click.echo(text.table(text.flat(facts)))
+
+
+@command.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--kind",
+    type=click.Choice(["few-shot", "classification"]),
+    default="few-shot",
+    show_default=True,
+    help="What the data is for: decides how it is split.",
+)
+@json_output
+def check(path: Path, kind: Literal["few-shot", "classification"]) -> None:
+    """Read all of your data once: layout, splits, classes, every image."""
+    from edgekd.data import base, sniff
+
+    splits = sniff.load(path, size=SIZE, kind=kind)
+    problems = base.problems(splits)
+    facts = {**splits.facts, "note": splits.note, "unreadable": len(problems)}
+    if current().json:
+        current().result({**facts, "problems": problems})
+    else:
+        click.echo(text.table(text.flat({k: v for k, v in facts.items() if v not in ("", [])})))
+    if problems:
+        listed = "\n".join(f"  {' '.join(problem.split())}" for problem in problems[:SHOWN])
+        raise DataError(f"{len(problems)} images cannot be read\n{listed}", at=str(path))

@@ -1,0 +1,1 @@
+"""Distillation: terms of an objective, views of the data, the training loop."""

@@ -1,0 +1,307 @@
+"""What this environment lacks, and the exact command that brings it.
+
+Nothing is imported to find out: versions come from the installed packages' metadata, and what
+the device has comes from the agent that runs there.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgekd.agent import facts
+from edgekd.errors import EdgekdError, SetupError, TargetError
+from edgekd.extras import EXTRAS, installed, pip_install
+from edgekd.version import __version__
+
+if TYPE_CHECKING:
+    from edgekd.target import Target
+
+__all__ = ["Check", "Diagnosis", "examine"]
+
+LOW_DISK_GIB = 2.0
+_TRAIN = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a backend needs.
+
+    Attributes:
+        build: Modules here, to make its artefacts.
+        extras: Extras that bring them.
+        run: Runtimes on the device, any one of them, as the agent calls them.
+        tools: Programs on PATH here.
+        fix: Command for what no extra brings.
+    """
+
+    build: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+    run: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    fix: str = ""
+
+
+NEEDS: Mapping[str, Needs] = {
+    "onnxruntime": Needs(_TRAIN, ("train",), ("onnxruntime",)),
+    "openvino": Needs((*_TRAIN, "openvino", "nncf"), ("train", "openvino"), ("openvino",)),
+    "litert": Needs(
+        (*_TRAIN, "ai_edge_litert", "litert_quantizer"),
+        ("train", "litert"),
+        ("litert", "ai_edge_litert", "tflite_runtime"),
+        fix="edgekd setup litert",
+    ),
+    "tensorrt": Needs(_TRAIN, ("train",), ("tensorrt",), fix="install JetPack on the device"),
+    "tensorrt-rtx": Needs(
+        (*_TRAIN, "tensorrt_rtx"), ("train", "tensorrt-rtx"), ("tensorrt-rtx", "tensorrt_rtx")
+    ),
+    "tflm": Needs(
+        (*_TRAIN, "litert_quantizer"),
+        ("train", "litert"),
+        tools=("arm-none-eabi-gcc",),
+        fix="apt-get install gcc-arm-none-eabi",
+    ),
+    "ethos-u": Needs((*_TRAIN, "ethosu"), ("train", "litert", "ethos"), tools=("vela",)),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        part: Group for the reader: ``edgekd``, ``machine``, ``store``, ``telemetry``,
+            ``package``, ``device`` or ``target NAME``.
+        name: What was looked at.
+        status: ``ok``; ``lacks`` when something asked for will not work; ``note`` otherwise.
+        found: What is there.
+        fix: The command that helps; empty when nothing is needed.
+    """
+
+    part: str
+    name: str
+    status: Literal["ok", "lacks", "note"]
+    found: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings.
+
+    Attributes:
+        checks: In reading order.
+        target: The target that was asked about, if any.
+    """
+
+    checks: tuple[Check, ...]
+    target: str | None = None
+
+    @property
+    def lacking(self) -> tuple[Check, ...]:
+        """Findings that stand in the way of what was asked."""
+        return tuple(check for check in self.checks if check.status == "lacks")
+
+
+Facts = Callable[[], Mapping[str, Any]]
+
+
+def examine(target: str | None = None, on: str = "local", *, ask: Facts | None = None) -> Diagnosis:
+    """Look at this environment, and at one target or all of them.
+
+    Args:
+        target: A target to judge; None judges all, where nothing counts as lacking.
+        on: Where the device is: ``local``.
+        ask: Returns the device's facts; by default the agent is started there.
+
+    Raises:
+        TargetError: No such target, or its file is wrong.
+    """
+    from edgekd import discover
+
+    chosen = [discover.load_target(target)] if target else _valid_targets()
+    device, device_checks = _device(on, ask or (lambda: _facts(on)))
+    checks = [_edgekd(), _machine(), *_store(), _telemetry(), *_packages(chosen), *device_checks]
+    for each in chosen:
+        checks += _target(each, device, asked=target is not None)
+    return Diagnosis(tuple(checks), target)
+
+
+def _valid_targets() -> list[Target]:
+    from edgekd import discover
+
+    targets = []
+    for found in discover.targets():
+        try:
+            targets.append(discover.load_target(found.path))
+        except TargetError:
+            continue
+    return targets
+
+
+# --- here --------------------------------------------------------------------------------------
+
+
+def _edgekd() -> Check:
+    version = f"{__version__}, Python {platform.python_version()}, {platform.system()}"
+    return Check("edgekd", "version", "ok", version)
+
+
+def _machine() -> Check:
+    here = facts.identity()
+    isa = " ".join(here["isa"]) or "none of those that matter"
+    found = f"{here['cpu'] or here['arch']}, {here['cores']} cores; {isa}"
+    return Check("machine", "processor", "ok", found)
+
+
+def _store() -> list[Check]:
+    from edgekd.store import default_root
+
+    root = default_root()
+    nearest = next(folder for folder in (root, *root.parents) if folder.exists())
+    free = shutil.disk_usage(nearest).free / 2**30
+    enough = free >= LOW_DISK_GIB
+    return [
+        _writable(root, nearest),
+        Check(
+            "store",
+            "free disk",
+            "ok" if enough else "lacks",
+            f"{free:.1f} GiB",
+            "" if enough else "edgekd cache gc --days 7, or set EDGEKD_STORE to another disk",
+        ),
+    ]
+
+
+def _writable(root: Path, nearest: Path) -> Check:
+    fix = "set EDGEKD_STORE to a folder that you may write"
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            return Check("store", "location", "ok", f"{root}, writable")
+    except OSError as error:
+        return Check("store", "location", "lacks", f"{root}: {error.strerror}", fix)
+
+
+def _telemetry() -> Check:
+    found = "off: edgekd sends nothing"
+    if installed("openvino_telemetry"):
+        found += (
+            "; openvino_telemetry is installed, and blocked before OpenVINO or NNCF is imported"
+        )
+    return Check("telemetry", "telemetry", "ok", found)
+
+
+def _packages(targets: Iterable[Target]) -> list[Check]:
+    """Return the packages that the targets' backends need."""
+    needed = {m for t in targets for name in t.backends for m in NEEDS.get(name, Needs()).build}
+    return [_package(p.distribution, p.extra) for p in EXTRAS if p.module in needed]
+
+
+def _package(distribution: str, extra: str) -> Check:
+    version = facts.version_of(distribution)
+    if version:
+        return Check("package", distribution, "ok", version)
+    return Check("package", distribution, "note", "not installed", pip_install(extra))
+
+
+# --- the device --------------------------------------------------------------------------------
+
+
+def _facts(on: str) -> Mapping[str, Any]:
+    if on != "local":
+        raise SetupError(
+            f"edgekd {__version__} cannot reach {on!r}", hint="--on local is what it can reach"
+        )
+    from edgekd.device.link import Agent
+
+    with Agent() as agent:
+        return agent.facts()
+
+
+def _device(on: str, ask: Facts) -> tuple[Mapping[str, Any] | None, list[Check]]:
+    try:
+        device = ask()
+    except EdgekdError as error:
+        return None, [Check("device", on, "lacks", error.what, error.hint or "")]
+    runtimes = ", ".join(f"{n} {v}" for n, v in sorted(device["runtimes"].items())) or "no runtime"
+    return device, [Check("device", on, "ok", f"{device['cpu'] or device['arch']}; {runtimes}")]
+
+
+# --- a target ----------------------------------------------------------------------------------
+
+
+def _target(target: Target, device: Mapping[str, Any] | None, *, asked: bool) -> list[Check]:
+    """Judge a target: it works when at least one of its backends does."""
+    part = f"target {target.name}"
+    faults = {name: _backend(name, target, device) for name in target.backends}
+    works = any(not found for found in faults.values())
+    missing: Literal["lacks", "note"] = "lacks" if asked and not works else "note"
+    checks = [_architecture(target, device, asked=asked)] if target.arch and device else []
+    for name, found in faults.items():
+        what = "; ".join(what for what, _ in found) or _works(name)
+        fix = "; ".join(dict.fromkeys(fix for _, fix in found if fix))
+        checks.append(Check(part, name, missing if found else "ok", what, fix))
+    return checks
+
+
+def _works(name: str) -> str:
+    return "can be built, run and measured" if name in NEEDS else "of another package; not judged"
+
+
+def _architecture(target: Target, device: Mapping[str, Any], *, asked: bool) -> Check:
+    part, found = f"target {target.name}", device["arch"]
+    if found in target.arch:
+        return Check(part, "architecture", "ok", found)
+    wanted = " or ".join(target.arch)
+    fix = "name the device with --on"
+    return Check(
+        part, "architecture", "lacks" if asked else "note", f"{found}, wanted {wanted}", fix
+    )
+
+
+def _backend(name: str, target: Target, device: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return what a backend lacks, each with its fix."""
+    needs = NEEDS.get(name, Needs())
+    found = _lacking_modules(needs) + _lacking_tools(needs)
+    if device is not None and needs.run:
+        found += _lacking_runtime(name, needs, target, device["runtimes"])
+    return found
+
+
+def _lacking_modules(needs: Needs) -> list[tuple[str, str]]:
+    lacking = [module for module in needs.build if not installed(module)]
+    if not lacking:
+        return []
+    return [(f"{', '.join(lacking)} not installed here", pip_install(*needs.extras))]
+
+
+def _lacking_tools(needs: Needs) -> list[tuple[str, str]]:
+    lacking = [tool for tool in needs.tools if shutil.which(tool) is None]
+    if not lacking:
+        return []
+    return [(f"{', '.join(lacking)} not on PATH", needs.fix or pip_install(*needs.extras))]
+
+
+def _lacking_runtime(
+    name: str, needs: Needs, target: Target, runtimes: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    from edgekd.target import accepts
+
+    version = next((runtimes[run] for run in needs.run if run in runtimes), None)
+    fix = needs.fix or pip_install(*needs.extras)
+    if version is None:
+        return [(f"no {name} runtime on the device", fix)]
+    wanted = target.runtime.get(name)
+    if wanted and not accepts(wanted, version):
+        return [(f"{name} {version} on the device, wanted {wanted}", fix)]
+    return []
+
+
+def advice(checks: Iterable[Check]) -> list[str]:
+    """Return each fix once, in order."""
+    return list(dict.fromkeys(check.fix for check in checks if check.fix))

@@ -1,0 +1,29 @@
+"""From a raw sample to what the exported graph takes (numpy only: verify and profile use it)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def prepare(raw: NDArray[Any], contract: Mapping[str, Any]) -> NDArray[Any]:
+    """Apply the input contract of a manifest.
+
+    Args:
+        raw: uint8 images (batch, H, W, C), or float samples (batch, …) which pass unchanged.
+        contract: ``form``, ``mean`` and ``std`` as in `edgekd.spec.Input`.
+    """
+    if raw.dtype != np.uint8:
+        return np.ascontiguousarray(raw, dtype=np.float32)
+    if contract.get("form") == "uint8_nhwc":
+        return np.ascontiguousarray(raw)
+    images = np.ascontiguousarray(raw.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
+    if contract.get("mean") is None:
+        return images * np.float32(255)
+    shape = (1, -1, 1, 1)
+    mean = np.asarray(contract["mean"], np.float32).reshape(shape)
+    std = np.asarray(contract["std"], np.float32).reshape(shape)
+    return np.ascontiguousarray((images - mean) / std)

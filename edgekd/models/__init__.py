@@ -1,0 +1,1 @@
+"""Students and teachers in plain torch, written to export cleanly."""

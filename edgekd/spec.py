@@ -1,0 +1,266 @@
+"""What is asked for: frozen values, canonical JSON, digests.
+
+A recipe function returns a `Recipe`. Building one allocates no tensor and reads no file:
+networks, data and metrics are named by `Call` and resolved only by the stage that needs them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Json = Any  # str | int | float | bool | None | list[Json] | dict[str, Json]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function to call later.
+
+    Attributes:
+        to: ``package.module:function`` or ``path/file.py:function``; a relative path counts from
+            the folder of the recipe file.
+        args: Keyword arguments, JSON values only.
+    """
+
+    to: str
+    args: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A user's own metric: ``function(outputs, labels) -> float`` or one value per sample.
+
+    Attributes:
+        call: The function; outputs is a float32 array (samples, …), labels an array (samples,).
+        name: How the report calls it.
+        higher_is_better: Direction of the metric.
+    """
+
+    call: Call
+    name: str = "metric"
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Input:
+    """What the network takes: one tensor, and how it is made of a raw sample.
+
+    Attributes:
+        shape: Without the batch axis; images as (channels, height, width).
+        mean: Per channel, subtracted from the raw value divided by 255; None for raw floats.
+        std: Per channel.
+        form: ``float32_nchw`` takes prepared values; ``uint8_nhwc`` folds layout and
+            normalisation into the graph, so that camera bytes go straight in.
+        name: Name of the tensor in the exported graph.
+    """
+
+    shape: tuple[int, ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    form: Literal["float32_nchw", "uint8_nhwc"] = "float32_nchw"
+    name: str = "input"
+
+
+@dataclass(frozen=True)
+class Train:
+    """How one network is trained. Budgets are counted in epochs and samples, never seconds.
+
+    Attributes:
+        epochs: Passes over the training split.
+        batch: Samples a step.
+        lr: Peak learning rate of AdamW; linear warm-up over the first ``warmup`` share of the
+            steps, then cosine to zero.
+        weight_decay: Decoupled weight decay.
+        warmup: Share of the steps.
+        smoothing: Label smoothing of the cross entropy.
+        augment: ``call(images: uint8 tensor (B, H, W, C), generator) -> same``; None for none.
+        views: Distinct augmented views a sample has; epoch e shows view e mod views. The control
+            sees the same views as the student.
+        amp: ``bf16`` autocast or ``none``.
+        clip: Largest norm of the gradient; 0 for no clipping.
+        workers: Data loading processes.
+    """
+
+    epochs: int
+    batch: int = 64
+    lr: float = 2e-3
+    weight_decay: float = 0.02
+    warmup: float = 0.1
+    smoothing: float = 0.0
+    augment: Call | None = None
+    views: int = 8
+    amp: Literal["none", "bf16"] = "none"
+    clip: float = 1.0
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and where its weights come from.
+
+    Attributes:
+        build: Function that returns the ``torch.nn.Module``; None when the weights are ONNX.
+        weights: ``.pt`` state dict (loaded ``weights_only``), ``.onnx`` model, or None: untrained.
+        sha256: Digest that the weights file must have; None accepts any.
+        train: How edgekd trains it when there are no weights.
+        label: How the report calls it.
+        license: SPDX id of the weights' licence.
+        made_by: The command that made the weights.
+        input: Its own size and normalisation, when they differ from the student's; the same view
+            is resized to it.
+    """
+
+    build: Call | None
+    weights: str | None = None
+    sha256: str | None = None
+    train: Train | None = None
+    label: str = ""
+    license: str | None = None
+    made_by: str | None = None
+    input: Input | None = None
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of an objective: weight · divergence(transform(project(student)), transform(teacher)).
+
+    Attributes:
+        tap: What is compared: ``logits``, ``features`` or ``label``.
+        divergence: Row of `edgekd.distill.terms.DIVERGENCES`.
+        transform: Row of `edgekd.distill.terms.TRANSFORMS`, applied to both sides.
+        project: ``linear`` maps the student's features to the teacher's width in training only.
+        weight: Factor.
+        args: Further arguments of transform and divergence (``temperature`` …).
+    """
+
+    tap: Literal["logits", "features", "label"]
+    divergence: str
+    transform: str = "identity"
+    project: Literal["none", "linear"] = "none"
+    weight: float = 1.0
+    args: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A named sum of terms. The control is the objective without the terms that need a teacher."""
+
+    name: str
+    terms: tuple[Term, ...]
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """How the exported model is calibrated.
+
+    Attributes:
+        samples: Calibration samples, drawn evenly over the classes of the training split.
+        precisions: Which candidates to build; ``auto`` builds all that the target allows.
+        candidates: At most so many candidates; 0 for all.
+    """
+
+    samples: int = 256
+    precisions: tuple[str, ...] = ("auto",)
+    candidates: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that one compression asks for.
+
+    Attributes:
+        name: Name of the recipe.
+        data: Function returning `edgekd.data.Splits`-like (train, val, test).
+        files: Files and folders that ``data`` reads; their content is part of the cache key.
+        input: The tensor contract of the student.
+        output: What the shipped network returns.
+        task: Function returning a `edgekd.tasks.Task`, or a `Metric`.
+        teacher: Teacher network.
+        student: Student network.
+        train: How student and control are trained.
+        objective: How the student learns.
+        baselines: Networks trained beside the student: the field's usual small nets.
+        quantize: Calibration and candidates.
+        seed: Seed of everything random.
+        settings: The resolved settings, for the record.
+        file: The recipe file; `Call` paths count from its folder.
+        distill_data: ``base`` when no test class is seen in distillation, ``external`` when
+            the data or the teacher may have seen them (flagged in the report).
+        metric_drop: Largest relative loss of the task metric that an artefact may have.
+        notes: Sentences for the report.
+    """
+
+    name: str
+    data: Call
+    input: Input
+    task: Call | Metric
+    teacher: Network
+    student: Network
+    train: Train
+    objective: Objective
+    output: Literal["features", "logits"] = "features"
+    files: tuple[str, ...] = ()
+    baselines: tuple[Network, ...] = ()
+    quantize: Quantize = Quantize()
+    seed: int = 0
+    settings: Mapping[str, Json] = field(default_factory=dict)
+    file: str = ""
+    distill_data: Literal["base", "external"] = "base"
+    metric_drop: float = 0.01
+    notes: tuple[str, ...] = ()
+
+
+def rebuild(kind: Any, value: Json) -> Any:
+    """Make a spec again from its plain form: the inverse of `plain`.
+
+    Args:
+        kind: A dataclass of this module, or a type of one of its fields.
+        value: Plain JSON.
+    """
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: rebuild(hints[name], part) for name, part in value.items()})
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _rebuild_union(inside, value)
+    if origin is tuple:
+        return tuple(rebuild(inside[0], part) for part in value)
+    return value
+
+
+def _rebuild_union(kinds: tuple[Any, ...], value: Json) -> Any:
+    """Pick the dataclass of a union that has exactly the fields of ``value``."""
+    if not isinstance(value, dict):
+        scalar = [k for k in kinds if not dataclasses.is_dataclass(k) and k is not type(None)]
+        return rebuild(scalar[0], value)
+    for kind in kinds:
+        if dataclasses.is_dataclass(kind) and {f.name for f in dataclasses.fields(kind)} == set(value):
+            return rebuild(kind, value)
+    return value
+
+
+def plain(value: object) -> Json:
+    """Return a spec as plain JSON values (dataclasses become objects, tuples lists)."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value
+
+
+def canonical(value: object) -> str:
+    """Return canonical JSON: sorted keys, no spaces, no NaN."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: object) -> str:
+    """Return the sha256 of the canonical JSON, in hex."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()

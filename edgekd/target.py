@@ -1,0 +1,397 @@
+"""What a target file may say: pure data about a device class, validated at the edge.
+
+The only module that imports pydantic. A target is YAML without interpolation, inheritance or
+secrets; all faults are reported at once, each with its line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgekd.errors import TargetError
+
+__all__ = [
+    "BACKENDS",
+    "Limits",
+    "Measure",
+    "Precision",
+    "Roofline",
+    "Target",
+    "accepts",
+    "json_schema",
+    "load",
+    "loads",
+]
+
+Precision = Literal["fp32", "bf16", "fp16", "int8", "int16x8", "int4"]
+BACKENDS = ("onnxruntime", "openvino", "litert", "tensorrt", "tensorrt-rtx", "tflm", "ethos-u")
+"""Backends of edgekd; entry points of the group ``edgekd.backends`` add others."""
+
+_RANGE = re.compile(r"(>=|<=|==|!=|>|<)\s*(\d+(?:\.\d+)*)")
+_PART = r"(>=|<=|==|!=|>|<)\s*\d+(\.\d+)*"
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+Versions = Annotated[str, Field(pattern=rf"^\s*{_PART}\s*(,\s*{_PART}\s*)*$")]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Limits(_Frozen):
+    """What an artefact may cost; a limit that is absent is not checked."""
+
+    latency_p50_ms: Positive | None = None
+    """Largest median latency of one inference, in milliseconds."""
+    latency_p99_ms: Positive | None = None
+    """Largest 99th percentile of the latency of one inference, in milliseconds."""
+    peak_memory_mib: Positive | None = None
+    """Largest peak resident memory of the process that runs the artefact, in MiB."""
+    size_mib: Positive | None = None
+    """Largest size of the artefact's files together, in MiB."""
+    energy_mj: Positive | None = None
+    """Largest energy of one inference, in millijoules."""
+    metric_drop: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Largest relative loss of the task metric against the unquantised student (0.01 is 1 %)."""
+
+
+class Measure(_Frozen):
+    """How latency is measured. The process, not the sample, is the unit."""
+
+    threads: Count = 1
+    """Threads that the runtime may use."""
+    runs: Count = 200
+    """Timed inferences of one process."""
+    warmup: Annotated[int, Field(ge=0)] = 20
+    """Inferences before the timed ones."""
+    processes: Count = 3
+    """Fresh processes; the figure is the median of their medians."""
+
+
+class Roofline(_Frozen):
+    """The device's published peaks, from which a floor of the latency follows, never a prediction.
+
+    One multiply-accumulate counts as two operations.
+    """
+
+    int8_gops: Positive | None = None
+    """Peak of int8 arithmetic, in 10⁹ operations a second."""
+    fp16_gops: Positive | None = None
+    """Peak of 16-bit floating point (fp16, bf16), in 10⁹ operations a second."""
+    fp32_gops: Positive | None = None
+    """Peak of 32-bit floating point, in 10⁹ operations a second."""
+    bandwidth_gbs: Positive | None = None
+    """Peak of the memory, in 10⁹ bytes a second."""
+
+    def floor_ms(self, macs: float, bytes_moved: float, precision: str = "int8") -> float | None:
+        """Return the time below which no implementation can be, in milliseconds.
+
+        Args:
+            macs: Multiply-accumulates of one inference.
+            bytes_moved: Bytes that must cross the memory at least once (weights, input, output).
+            precision: Which peak applies.
+
+        Returns:
+            None when neither the peak of that precision nor the bandwidth is known.
+        """
+        peak = self._peak(precision)
+        times = []
+        if peak is not None:
+            times.append(2 * macs / (peak * 1e9))
+        if self.bandwidth_gbs is not None:
+            times.append(bytes_moved / (self.bandwidth_gbs * 1e9))
+        return 1e3 * max(times) if times else None
+
+    def _peak(self, precision: str) -> float | None:
+        if precision.startswith("int"):
+            return self.int8_gops
+        return self.fp32_gops if precision == "fp32" else self.fp16_gops
+
+
+class Target(_Frozen):
+    """A class of devices: what it runs, what it allows, what it may cost."""
+
+    name: Name
+    """Name of the target; the file is called NAME.yaml."""
+    title: str
+    """One line for a reader."""
+    device: Literal["cpu", "gpu", "npu", "mcu"]
+    """Class of the processor that runs the network."""
+    backends: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Runtimes to try; those not installed are reported as not built."""
+    runtime: Mapping[str, Versions] = Field(default_factory=dict)
+    """Range of versions a backend's runtime must have on the device, such as ">=10.3,<11"."""
+    arch: tuple[str, ...] = ()
+    """Machine names (as `uname -m` prints) the target stands for; empty for any."""
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)]
+    """Precisions that a candidate may have."""
+    never_quantize: tuple[str, ...] = ()
+    """ONNX operator types that keep floating point."""
+    limits: Limits = Limits()
+    """What an artefact may cost."""
+    power_mode: str | None = None
+    """Power mode that the device must be in, by the vendor's name ("25W"); recorded, compared."""
+    measure: Measure = Measure()
+    """How latency is measured."""
+    roofline: Roofline = Roofline()
+    """Published peaks of the device."""
+    opset: Annotated[int, Field(ge=13, le=26)] = 20
+    """Version of the ONNX operator set that is exported."""
+
+    @model_validator(mode="after")
+    def _runtime_of_a_backend(self) -> Target:
+        strangers = [name for name in self.runtime if name not in self.backends]
+        if strangers:
+            raise ValueError(f"runtime names {strangers[0]!r}, which is not among the backends")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        """Return the target as plain JSON values."""
+        return self.model_dump(mode="json")
+
+    def floor_ms(self, macs: float, bytes_moved: float, precision: str = "int8") -> float | None:
+        """Return the roofline's floor of the latency; see `Roofline.floor_ms`."""
+        return self.roofline.floor_ms(macs, bytes_moved, precision)
+
+
+def accepts(versions: str, found: str) -> bool:
+    """Tell whether a version lies in a range such as ``>=10.3,<11``.
+
+    Only the numbers before the first letter count: ``10.3.0.post1`` is 10.3.0.
+    """
+    version = _numbers(found)
+    return all(_holds(sign, version, _numbers(bound)) for sign, bound in _RANGE.findall(versions))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    leading = re.match(r"\d+(?:\.\d+)*", version.strip())
+    parts = [int(part) for part in leading.group().split(".")] if leading else [0]
+    while len(parts) > 1 and parts[-1] == 0:
+        parts.pop()
+    return tuple(parts)
+
+
+def _holds(sign: str, version: tuple[int, ...], bound: tuple[int, ...]) -> bool:
+    return {
+        ">=": version >= bound,
+        "<=": version <= bound,
+        "==": version == bound,
+        "!=": version != bound,
+        ">": version > bound,
+        "<": version < bound,
+    }[sign]
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a target file, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Target.model_json_schema(),
+    }
+
+
+def load(path: Path) -> Target:
+    """Read and validate a target file.
+
+    Raises:
+        TargetError: The file cannot be read or is not a valid target; all faults at once.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TargetError(f"cannot read the target: {error}", at=str(path)) from error
+    return loads(text, at=str(path))
+
+
+def loads(text: str, *, at: str = "<text>") -> Target:
+    """Validate the text of a target file; ``at`` names it in messages."""
+    document = _parse(text, at)
+    faults = list(document.faults)
+    target = None
+    try:
+        # JSON mode is strict about scalars (no "yes" for 1.0) yet takes lists for tuples.
+        target = Target.model_validate_json(_json(document.value), strict=True)
+    except ValidationError as error:
+        faults += [_fault(fault, document) for fault in error.errors()]
+    faults += _unknown_backends(document)
+    if faults or target is None:
+        lines = "\n".join(fault.show(at) for fault in sorted(faults, key=lambda f: f.line))
+        raise TargetError(
+            f"{at} is not a valid target\n{lines}", hint="edgekd targets schema prints every key"
+        )
+    return target
+
+
+# --- YAML with lines ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Fault:
+    line: int
+    path: str
+    message: str
+    got: str | None = None
+
+    def show(self, at: str) -> str:
+        got = "" if self.got is None else f" (got {self.got})"
+        place = f"{self.path}: " if self.path else ""
+        return f"  {at}:{self.line}: {place}{self.message}{got}"
+
+
+@dataclass(frozen=True)
+class _Document:
+    value: Any
+    lines: Mapping[tuple[str | int, ...], int]
+    faults: tuple[_Fault, ...]
+
+    def line(self, path: tuple[str | int, ...]) -> int:
+        """Return the line of a key, or of the nearest enclosing one."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+
+def _parse(text: str, at: str) -> _Document:
+    try:
+        aliases = [e for e in yaml.parse(text) if isinstance(e, yaml.AliasEvent)]
+        if aliases:
+            place = f"{at}:{_line(aliases[0].start_mark)}"
+            raise TargetError("a target has no YAML aliases; write the value out", at=place)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        value = None if node is None else loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        place = f"{at}:{_line(error.problem_mark)}"
+        raise TargetError(f"not YAML: {error.problem}", at=place) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise TargetError(f"not YAML: {error}", at=at) from error
+    if not isinstance(value, dict):
+        found = "nothing" if value is None else type(value).__name__
+        raise TargetError(
+            f"a target is a mapping of keys to values, got {found}",
+            at=at,
+            hint="edgekd targets show cpu prints one",
+        )
+    lines: dict[tuple[str | int, ...], int] = {}
+    faults: list[_Fault] = []
+    _walk(node, (), lines, faults)
+    return _Document(value, lines, tuple(faults))
+
+
+def _line(mark: Any) -> int:
+    return 1 if mark is None else int(mark.line) + 1
+
+
+def _walk(
+    node: Any,
+    path: tuple[str | int, ...],
+    lines: dict[tuple[str | int, ...], int],
+    faults: list[_Fault],
+) -> None:
+    """Record the line of every key and item; a key given twice is a fault."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[(*path, index)] = _line(item.start_mark)
+            _walk(item, (*path, index), lines, faults)
+    elif isinstance(node, yaml.MappingNode):
+        for key, item in node.value:
+            place = (*path, str(key.value))
+            line = _line(key.start_mark)
+            if key.tag != "tag:yaml.org,2002:str":
+                faults.append(_Fault(line, _dotted(place), "a key is a text; put it in quotes"))
+            if place in lines:
+                message = f"key given twice, first in line {lines[place]}"
+                faults.append(_Fault(line, _dotted(place), message))
+            lines[place] = line
+            _walk(item, place, lines, faults)
+
+
+def _json(value: object) -> str:
+    """Return JSON; dates become texts, keys that are no texts are left to their own fault."""
+    return json.dumps(value, default=str, skipkeys=True)
+
+
+def _dotted(path: Iterable[str | int]) -> str:
+    return ".".join(str(part) for part in path)
+
+
+# --- pydantic's faults in words ----------------------------------------------------------------
+
+
+_MESSAGES = {
+    "model_type": "should be a mapping of keys to values",
+    "dict_type": "should be a mapping of keys to values",
+    "tuple_type": "should be a list, such as [a, b]",
+    "string_type": "should be a text; put it in quotes",
+}
+_PATTERNS = {
+    "name": "should be lower case letters, digits, '.', '_' and '-'",
+    "runtime": "should be a range of versions, such as '>=10.3,<11'",
+}
+
+
+def _fault(fault: Any, document: _Document) -> _Fault:
+    path: tuple[str | int, ...] = fault["loc"]
+    kind = fault["type"]
+    if kind == "missing":
+        return _Fault(document.line(path), _dotted(path), "required, but absent")
+    if kind == "extra_forbidden":
+        return _Fault(document.line(path), _dotted(path), _unknown_key(path), _got(fault))
+    if kind == "value_error":
+        return _Fault(document.line(path), _dotted(path), str(fault["ctx"]["error"]))
+    if kind == "string_pattern_mismatch":
+        return _Fault(document.line(path), _dotted(path), _PATTERNS[str(path[0])], _got(fault))
+    message = _MESSAGES.get(kind) or fault["msg"].removeprefix("Input ")
+    return _Fault(document.line(path), _dotted(path), message, _got(fault))
+
+
+def _got(fault: Any) -> str:
+    text = json.dumps(fault["input"], ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _unknown_key(path: tuple[str | int, ...]) -> str:
+    model: Any = Target
+    for part in path[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field else None
+    known = list(getattr(model, "model_fields", {}))
+    close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+    return "unknown key" + (f", did you mean {close[0]!r}?" if close else "")
+
+
+def _unknown_backends(document: _Document) -> list[_Fault]:
+    backends = document.value.get("backends")
+    if not isinstance(backends, list):
+        return []
+    return [
+        _Fault(document.line(("backends", index)), f"backends.{index}", _unknown_backend(name))
+        for index, name in enumerate(backends)
+        if isinstance(name, str) and name not in BACKENDS and name not in _installed_backends()
+    ]
+
+
+def _unknown_backend(name: str) -> str:
+    known = [*BACKENDS, *_installed_backends()]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"no backend is called {name!r}; {hint}known: {', '.join(known)}"
+
+
+def _installed_backends() -> list[str]:
+    from importlib.metadata import entry_points
+
+    return sorted(point.name for point in entry_points(group="edgekd.backends"))
