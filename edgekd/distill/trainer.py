@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from edgekd.distill import terms
 from edgekd.distill.student import Student
-from edgekd.distill.views import Augment, Prepare, View
+from edgekd.distill.views import Augment, Prepare, View, view_count
 from edgekd.errors import StageError
 from edgekd.events import Emit, Progress
 from edgekd.spec import Input, Objective, Train
@@ -211,7 +211,7 @@ def _batches(lesson: Lesson, epoch: int, steps: int) -> Iterator[Batch]:
     samples, size = len(lesson.labels), lesson.train.batch
     generator = torch.Generator().manual_seed(lesson.seed * 7919 + epoch)
     order = torch.randperm(samples, generator=generator)[: steps * size]
-    view = epoch % lesson.train.views
+    view = epoch % view_count(lesson.train)
     look, ready = View(lesson.augment, samples, lesson.seed, view), Prepare(lesson.input)
     for indices, raw in read(lesson.dataset, order, size, lesson.train.workers):
         x = ready(look(raw, indices)).to(lesson.device)

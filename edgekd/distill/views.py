@@ -7,13 +7,14 @@ samples from (seed, v), not from the order in which batches happen to be made.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.spec import Input
+from edgekd.spec import Input, Train
 
 
 class Augment(Protocol):
@@ -34,6 +35,11 @@ def draw(samples: int, dims: int, seed: int, view: int) -> Tensor:
     """Uniform numbers of one view for all samples: (samples, dims) float32."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + view)
     return torch.rand(samples, dims, generator=generator)
+
+
+def view_count(train: Train) -> int:
+    """How many distinct views a training looks at."""
+    return 1 if train.augment is None else min(train.views, train.epochs)
 
 
 def crop_and_turn(
@@ -137,3 +143,25 @@ class Prepare:
         if self._shift is not None and self._scale is not None:
             x = (x / 255 - self._shift) / self._scale
         return x.contiguous(memory_format=torch.channels_last)
+
+
+def spec_input(contract: Input) -> dict[str, Any]:
+    """The contract of a torch network: always prepared floats."""
+    return {
+        "name": contract.name,
+        "shape": list(contract.shape),
+        "mean": contract.mean,
+        "std": contract.std,
+        "form": "float32_nchw",
+    }
+
+
+def in_process(backbone: Callable[[Tensor], Tensor], contract: Input) -> Any:
+    """The network as a task sees it, run in this process."""
+    ready = Prepare(contract)
+
+    def model(raw: Any) -> Any:
+        with torch.inference_mode():
+            return backbone(ready(as_tensor(raw))).float().numpy()
+
+    return model

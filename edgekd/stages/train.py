@@ -16,7 +16,7 @@ from edgekd.calls import invoke
 from edgekd.distill import terms
 from edgekd.distill.student import Student, width_of
 from edgekd.distill.trainer import Lesson, TeacherOutputs, fit
-from edgekd.distill.views import Prepare, as_tensor
+from edgekd.distill.views import Prepare, as_tensor, in_process, spec_input
 from edgekd.errors import DataError
 from edgekd.events import Emit
 from edgekd.graph.count import count_macs, count_params
@@ -77,28 +77,6 @@ def train(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: 
         "val": score.facts(),
         "threads": torch.get_num_threads(),
     }
-
-
-def spec_input(contract: Input) -> dict[str, Any]:
-    """The contract of a torch network: always prepared floats."""
-    return {
-        "name": contract.name,
-        "shape": list(contract.shape),
-        "mean": contract.mean,
-        "std": contract.std,
-        "form": "float32_nchw",
-    }
-
-
-def in_process(backbone: torch.nn.Module, contract: Input) -> Any:
-    """The network as a task sees it, run in this process."""
-    ready = Prepare(contract)
-
-    def model(raw: Any) -> Any:
-        with torch.inference_mode():
-            return backbone(ready(as_tensor(raw))).float().numpy()
-
-    return model
 
 
 def open_outputs(folder: Path) -> TeacherOutputs:

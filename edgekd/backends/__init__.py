@@ -1,0 +1,1 @@
+"""Toolchains that make artefacts of an ONNX model."""

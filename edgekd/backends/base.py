@@ -1,0 +1,163 @@
+"""What a backend is: something that makes an artefact of an ONNX model.
+
+Light to import: planning asks every backend for its candidates, and no toolchain is loaded until
+one of them is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.errors import SetupError, UsageError, did_you_mean
+from edgekd.events import Emit
+from edgekd.extras import missing
+from edgekd.spec import Json
+
+__all__ = ["GROUP", "Backend", "Candidate", "backend", "backends", "require", "tool_versions"]
+
+GROUP = "edgekd.backends"
+"""Group of the entry points of other packages: name = ``package.module:object``."""
+
+_BUILT_IN: Mapping[str, str] = {
+    "onnxruntime": "edgekd.backends.onnxruntime:BACKEND",
+    "openvino": "edgekd.backends.openvino:BACKEND",
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to make and run an artefact.
+
+    Attributes:
+        id: Unique within a target: ``ort-int8``, ``ov-bf16``.
+        backend: Name of the backend that builds it.
+        runtime: Runtime of the agent that runs it.
+        precision: ``fp32``, ``bf16``, ``int8`` … as targets name it.
+        policy: Row of the backend's table: how it is quantised.
+        options: Given to the runtime on loading.
+        requires_isa: Instruction sets of which the device must have one; empty asks for none.
+        never_quantize: ONNX operator types that keep floating point.
+    """
+
+    id: str
+    backend: str
+    runtime: str
+    precision: str
+    policy: str
+    options: Mapping[str, Json] = field(default_factory=dict)
+    requires_isa: tuple[str, ...] = ()
+    never_quantize: tuple[str, ...] = ()
+
+    def runs_on(self, isa: Sequence[str]) -> bool:
+        """Tell whether a device with these instruction sets can run it as meant."""
+        return not self.requires_isa or any(name in isa for name in self.requires_isa)
+
+
+class Backend(Protocol):
+    """A toolchain that turns an ONNX model into something a runtime loads."""
+
+    name: str
+
+    def available(self) -> str | None:
+        """Return why it cannot build here; None when it can."""
+
+    def candidates(self, precisions: Sequence[str], isa: Sequence[str]) -> list[Candidate]:
+        """Return what is worth trying.
+
+        Args:
+            precisions: Those that the target allows.
+            isa: Instruction sets of the device, as the agent names them.
+        """
+
+    def build(
+        self,
+        model: Path,
+        candidate: Candidate,
+        calibration: Mapping[str, NDArray[Any]],
+        out: Path,
+        emit: Emit,
+    ) -> dict[str, Any]:
+        """Make the artefact.
+
+        Args:
+            model: ONNX model in float32.
+            candidate: One of `candidates`.
+            calibration: Samples by input name, axis 0 counts them.
+            out: Folder for the files.
+            emit: Where progress goes.
+
+        Returns:
+            Facts: ``files``, ``main``, ``runtime``, ``options``, ``precision``,
+            ``quantised_ops``, ``tool_versions``, ``calibration_samples``.
+
+        Raises:
+            StageError: The toolchain failed.
+        """
+
+
+def backends() -> list[str]:
+    """Return the names of all backends, ours first."""
+    return list(dict.fromkeys([*_BUILT_IN, *sorted(_entry_points())]))
+
+
+def backend(name: str) -> Backend:
+    """Return a backend by name.
+
+    Raises:
+        UsageError: There is none of that name.
+        SetupError: Another package's backend cannot be imported.
+    """
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        return cast(Backend, getattr(importlib.import_module(module), attribute))
+    point = _entry_points().get(name)
+    if point is None:
+        raise UsageError(f"there is no backend {name!r}", hint=did_you_mean(name, backends()))
+    try:
+        return cast(Backend, point.load())
+    except (ImportError, AttributeError) as error:
+        raise SetupError(
+            f"backend {name!r} cannot be loaded: {error}", at=f"{GROUP}: {point.value}"
+        ) from error
+
+
+def require(backend: Backend, module: str) -> None:
+    """Refuse to build when the backend is not available.
+
+    Args:
+        backend: The backend.
+        module: What is named when it is missing.
+
+    Raises:
+        SetupError: With the command that installs it.
+    """
+    if backend.available() is not None:
+        raise missing(module, f"backend {backend.name!r}")
+
+
+def tool_versions(*distributions: str) -> dict[str, str]:
+    """Return the installed versions of distributions; those that are missing are left out."""
+    found: dict[str, str] = {}
+    for name in distributions:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def samples_in(feeds: Mapping[str, NDArray[np.generic]]) -> int:
+    """Return how many samples there are for every input."""
+    return min((len(values) for values in feeds.values()), default=0)
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}

@@ -1,0 +1,183 @@
+"""OpenVINO: float32, bfloat16, and int8 by NNCF.
+
+NNCF and the conversion run in a child process: they are slow to import, talk a lot, and a crash
+of theirs must not be ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import edgekd
+from edgekd.backends.base import Candidate, require, samples_in, tool_versions
+from edgekd.errors import StageError
+from edgekd.events import Emit, Event
+from edgekd.extras import installed
+
+__all__ = ["BACKEND", "POLICIES", "OpenVino"]
+
+MAIN, WEIGHTS = "model.xml", "model.bin"
+_TIMEOUT_S = 3600
+_TAIL_LINES = 12
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a model is quantised.
+
+    Attributes:
+        quantise: Whether NNCF runs at all.
+        model_type: NNCF's treatment: ``auto`` is ``transformer`` for a graph with attention.
+        only: ONNX operator types that are quantised; empty for all that NNCF wants.
+    """
+
+    quantise: bool = False
+    model_type: str = "auto"
+    only: tuple[str, ...] = ()
+
+
+POLICIES: Mapping[str, Policy] = {
+    "none": Policy(),
+    "nncf": Policy(True),
+    "nncf-conv": Policy(True, "default", only=("Conv", "ConvTranspose")),
+}
+
+_ROWS: tuple[Candidate, ...] = (
+    Candidate("ov-f32", "openvino", "openvino", "fp32", "none", {"precision": "f32"}),
+    # Fused attention at f32 was off by 2.3e-2 on a trained network; without it, by 7e-7.
+    Candidate(
+        "ov-f32-exact",
+        "openvino",
+        "openvino",
+        "fp32",
+        "none",
+        {"precision": "f32", "snippets": False},
+    ),
+    Candidate(
+        "ov-bf16",
+        "openvino",
+        "openvino",
+        "bf16",
+        "none",
+        {"precision": "bf16"},
+        requires_isa=("avx512_bf16", "amx_bf16"),
+    ),
+    Candidate("ov-int8", "openvino", "openvino", "int8", "nncf", {"precision": "f32"}),
+    Candidate("ov-int8-conv", "openvino", "openvino", "int8", "nncf-conv", {"precision": "f32"}),
+)
+
+
+class OpenVino:
+    """The backend named ``openvino``."""
+
+    name = "openvino"
+
+    def available(self) -> str | None:
+        """Return why it cannot build here; None when it can."""
+        lacking = [module for module in ("openvino", "nncf") if not installed(module)]
+        return f"{' and '.join(lacking)} not installed" if lacking else None
+
+    def candidates(self, precisions: Sequence[str], isa: Sequence[str]) -> list[Candidate]:
+        """Return what the target allows and the device can run."""
+        return [row for row in _ROWS if row.precision in precisions and row.runs_on(isa)]
+
+    def build(
+        self,
+        model: Path,
+        candidate: Candidate,
+        calibration: Mapping[str, NDArray[Any]],
+        out: Path,
+        emit: Emit,
+    ) -> dict[str, Any]:
+        """Make ``model.xml`` and ``model.bin``; see `edgekd.backends.base.Backend.build`."""
+        require(self, "nncf" if not installed("nncf") else "openvino")
+        policy = POLICIES[candidate.policy]
+        samples = samples_in(calibration) if policy.quantise else 0
+        if policy.quantise and not samples:
+            raise StageError("static quantisation needs calibration samples, found none")
+        out.mkdir(parents=True, exist_ok=True)
+        emit(Event("progress", text="quantising with NNCF" if policy.quantise else "converting"))
+        facts = _in_child(model, policy, candidate, calibration, out)
+        return {
+            "files": [MAIN, WEIGHTS],
+            "main": MAIN,
+            "runtime": candidate.runtime,
+            "options": dict(candidate.options),
+            "precision": candidate.precision,
+            "tool_versions": tool_versions("openvino", "nncf"),
+            "calibration_samples": samples,
+            **facts,
+        }
+
+
+BACKEND = OpenVino()
+
+
+def _in_child(
+    model: Path,
+    policy: Policy,
+    candidate: Candidate,
+    calibration: Mapping[str, NDArray[Any]],
+    out: Path,
+) -> dict[str, Any]:
+    """Run the worker on a request file and return what it found."""
+    with tempfile.TemporaryDirectory(prefix="edgekd-ov-") as name:
+        folder = Path(name)
+        np.savez(folder / "calibration.npz", **(dict(calibration) if policy.quantise else {}))
+        request = {
+            **asdict(policy),
+            "model": str(model.absolute()),
+            "calibration": str(folder / "calibration.npz"),
+            "never_quantize": list(candidate.never_quantize),
+            "xml": str((out / MAIN).absolute()),
+            "answer": str(folder / "answer.json"),
+        }
+        (folder / "request.json").write_text(json.dumps(request), "utf-8")
+        _run_worker(folder, candidate.id)
+        facts: dict[str, Any] = json.loads((folder / "answer.json").read_text("utf-8"))
+    return facts
+
+
+def _run_worker(folder: Path, label: str) -> None:
+    command = [sys.executable, "-m", "edgekd.backends.openvino_worker", "request.json"]
+    log = folder / "log.txt"
+    with log.open("wb") as stream:
+        try:
+            code = subprocess.run(
+                command,
+                cwd=folder,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                timeout=_TIMEOUT_S,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired as late:
+            raise StageError(f"building {label} took more than {_TIMEOUT_S} s") from late
+    if code:
+        fate = f"was killed by signal {-code}" if code < 0 else f"failed with status {code}"
+        lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+        raise StageError(
+            f"OpenVINO's toolchain {fate} while building {label}",
+            hint="\n    ".join(["the end of what it said:", *lines[-_TAIL_LINES:]]),
+        )
+
+
+def _environment() -> dict[str, str]:
+    """Return the child's environment: it must find this very edgekd, and count on one core."""
+    root = str(Path(edgekd.__file__).parents[1])
+    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    quiet = {"PYTHONHASHSEED": "0", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
+    return {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, paths))}

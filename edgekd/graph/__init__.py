@@ -1,0 +1,1 @@
+"""From a torch network to an ONNX graph that every backend accepts."""

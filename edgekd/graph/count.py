@@ -1,0 +1,58 @@
+"""What a network costs on paper: parameters and multiply-accumulates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_params(model: nn.Module) -> int:
+    """Return the number of parameters, those shared between modules counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_macs(model: nn.Module, shape: Sequence[int]) -> int:
+    """Return the multiply-accumulates of one sample.
+
+    Matrix products and convolutions count, also those inside attention and recurrent layers;
+    elementwise operations do not.
+
+    Args:
+        model: The network; its mode is left as it was.
+        shape: One sample, without the batch axis.
+    """
+    first = next(model.parameters(), torch.empty(0))
+    sample = torch.zeros((1, *shape), dtype=first.dtype, device=first.device)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), _evaluating(model), _unfused(), counter:
+        model(sample)
+    return int(counter.get_total_flops()) // 2
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode, and every module back to its own mode after."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Make torch run attention and recurrent layers as products that the counter sees."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

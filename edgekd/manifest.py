@@ -1,0 +1,395 @@
+"""Assemble a bundle's manifest from the facts of finished steps."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.artefact import open_artefact
+from edgekd.plan import installed
+from edgekd.spec import Metric, Recipe, digest, plain
+from edgekd.store import Entry
+from edgekd.target import Target
+from edgekd.tasks.base import paired
+from edgekd.version import __version__
+
+VERSIONS = ("torch", "numpy", "onnx", "onnxscript", "onnxsim", "onnxruntime", "openvino", "nncf")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a manifest is made of.
+
+    Attributes:
+        recipe: What was asked for.
+        target: For which device.
+        done: Finished steps by name.
+        machine: Facts of the agent about this machine.
+        missing: Sentences about backends that could not be tried.
+    """
+
+    recipe: Recipe
+    target: Target
+    done: Mapping[str, Entry]
+    machine: Mapping[str, Any]
+    missing: Sequence[str]
+
+    def facts(self, step: str) -> Mapping[str, Any]:
+        """Facts of a step."""
+        return self.done[step].facts
+
+    def units(self, step: str) -> dict[str, Any]:
+        """Metric per episode or sample of a scoring step."""
+        return dict(np.load(self.done[step].path / "units.npz"))
+
+    @property
+    def choice(self) -> Mapping[str, Any]:
+        """What the stage ``choose`` decided."""
+        return self.facts(f"choose:{self.target.name}")
+
+
+def assemble(evidence: Evidence) -> dict[str, Any]:
+    """Return the manifest (without ``files``, which the bundle fills in)."""
+    recipe, choice = evidence.recipe, evidence.choice
+    shipped = evidence.done[f"choose:{evidence.target.name}"].path / "shipped"
+    rows = [*network_rows(evidence), *artefact_rows(evidence)]
+    return {
+        "schema_version": 1,
+        "name": f"{recipe.name}-{evidence.target.name}",
+        "edgekd": __version__,
+        "recipe": {
+            "name": recipe.name,
+            "settings": dict(recipe.settings),
+            "spec": plain(recipe),
+            "digest": digest(recipe),
+        },
+        "target": evidence.target.plain(),
+        "inputs": _inputs(evidence),
+        "io": _io(evidence),
+        "artefact": _artefact(shipped, choice["picked"], "model"),
+        "runners_up": [
+            {**row, "status": "rejected" if row["why"] else "runner-up"}
+            for row in [*choice["ranking"], *choice["rejected"]]
+            if row["candidate"] != choice["picked"]
+        ],
+        "state": _state(evidence),
+        "rows": rows,
+        "gains": gains(evidence),
+        "parity": parities(evidence),
+        "choice": dict(choice),
+        "ladder": ladder(evidence),
+        "golden": {
+            "file": "golden.npz",
+            "tolerance": _golden_tolerance(evidence),
+        },
+        "claims": claims(evidence, rows),
+        "training": {
+            name: {k: evidence.facts(name)[k] for k in ("history", "epochs", "steps", "cpu_s")}
+            for name in ("teacher", "control", "distill", *_baselines(evidence))
+            if "history" in evidence.facts(name)
+        },
+        "measured": {
+            "when": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "machine": dict(evidence.machine),
+            "versions": {name: installed(name) for name in VERSIONS},
+            "seconds_per_step": {n: round(e.seconds, 2) for n, e in evidence.done.items()},
+        },
+    }
+
+
+def _baselines(evidence: Evidence) -> list[str]:
+    return [f"baseline:{n.label}" for n in evidence.recipe.baselines]
+
+
+def _row(evidence: Evidence, step: str, label: str, kind: str) -> dict[str, Any]:
+    """Row of a torch network."""
+    made, score = evidence.facts(step), evidence.facts(f"test:{step}")
+    artefact = open_artefact(evidence.done[step].path)
+    cost = made.get("cpu_s")
+    return {
+        "id": step,
+        "label": label,
+        "kind": kind,
+        "runtime": artefact.runtime,
+        "precision": "fp32",
+        "params": made["params"],
+        "macs": made["macs"],
+        "file_bytes": artefact.bytes,
+        "metrics": score["metrics"],
+        "primary": score["primary"],
+        "latency": evidence.facts(f"profile:{step}")["latency"],
+        "training_cpu_s": cost,
+        "shipped": False,
+    }
+
+
+def network_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """Rows of the trivial baseline and of every torch network."""
+    score = evidence.facts("test:trivial")
+    rows: list[dict[str, Any]] = []
+    if not isinstance(evidence.recipe.task, Metric):
+        rows.append(
+            {
+                "id": "trivial",
+                "label": "nearest class mean on raw pixels",
+                "kind": "trivial",
+                "runtime": "numpy",
+                "precision": "fp32",
+                "params": 0,
+                "macs": 0,
+                "file_bytes": 0,
+                "metrics": score["metrics"],
+                "primary": score["primary"],
+                "latency": {"not_run": "no network"},
+                "shipped": False,
+            }
+        )
+    for network in evidence.recipe.baselines:
+        name = f"baseline:{network.label}"
+        rows.append(_row(evidence, name, f"{network.label}, from scratch", "baseline"))
+    student = evidence.recipe.student.label or "student"
+    teacher = evidence.recipe.teacher.label or "teacher"
+    rows.append(_row(evidence, "teacher", f"{teacher} (teacher)", "teacher"))
+    rows.append(_row(evidence, "control", f"{student}, from scratch (control)", "control"))
+    rows.append(_row(evidence, "distill", f"{student}, distilled (torch)", "student"))
+    return rows
+
+
+def artefact_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """Rows of the best fp32 and the best reduced artefact (one of them ships, or ``--pick``)."""
+    choice, student = evidence.choice, evidence.facts("distill")
+    picked = [choice["fp32"], choice["reduced"], choice["picked"]]
+    rows = []
+    for identity in dict.fromkeys(i for i in picked if i):
+        built, score = evidence.facts(f"build:{identity}"), evidence.facts(f"test:{identity}")
+        rows.append(
+            {
+                "id": identity,
+                "label": f"{evidence.recipe.student.label or 'student'}, {identity}",
+                "kind": "artefact",
+                "runtime": built["runtime"],
+                "precision": built["precision"],
+                "params": student["params"],
+                "macs": student["macs"],
+                "file_bytes": built["bytes"],
+                "metrics": score["metrics"],
+                "primary": score["primary"],
+                "latency": evidence.facts(f"profile:{identity}")["latency"],
+                "shipped": identity == choice["picked"],
+            }
+        )
+    return rows
+
+
+def gains(evidence: Evidence) -> dict[str, Any]:
+    """Paired differences on the test split: student − control, − teacher, artefact − student."""
+    picked = evidence.choice["picked"]
+    pairs = {
+        "student − control": ("distill", "control"),
+        "student − teacher": ("distill", "teacher"),
+        "shipped − student": (picked, "distill"),
+    }
+    result: dict[str, Any] = {}
+    for name, (a, b) in pairs.items():
+        first, second = evidence.units(f"test:{a}"), evidence.units(f"test:{b}")
+        result[name] = {metric: paired(first[metric], second[metric]) for metric in first}
+    return result
+
+
+def parities(evidence: Evidence) -> list[dict[str, Any]]:
+    """Parity of the exporter's passes and of every candidate."""
+    hops = [
+        {
+            "hop": f"torch → onnx: {row['pass']}",
+            "max_abs": row["max_abs"],
+            "min_cosine": row["min_cosine"],
+            "status": "passed",
+        }
+        for row in evidence.facts("export")["passes"]
+    ]
+    for name in evidence.done:
+        if name.startswith("parity:"):
+            facts = {k: v for k, v in evidence.facts(name).items() if k != "effective"}
+            hops.append({"hop": f"torch → {name.removeprefix('parity:')}", **facts})
+    return hops
+
+
+def ladder(evidence: Evidence) -> list[dict[str, Any]]:
+    """The evidence ladder of the shipped artefact."""
+    choice = evidence.choice
+    picked, fp32 = choice["picked"], choice["fp32"]
+    reduced = open_artefact(evidence.done[f"build:{picked}"].path).precision != "fp32"
+    rungs = [_rung("exported", True, "")]
+    ok = fp32 is not None and evidence.facts(f"parity:{fp32}")["status"] == "passed"
+    rungs.append(_rung("parity fp32", ok, "no fp32 candidate kept parity"))
+    if reduced:
+        good = evidence.facts(f"parity:{picked}")["status"] == "passed"
+        rungs.append(_rung("quantised parity", good, "outside the tolerance"))
+    else:
+        rungs.append(_not_run("quantised parity", f"{picked} is not quantised"))
+    drop = next(r["loss"] for r in choice["ranking"] if r["candidate"] == picked)
+    rungs.append(_rung("task metric on artefact", drop <= choice["limit"], f"lost {drop:.4f}"))
+    if evidence.target.device == "cpu":
+        rungs.append(_rung("compiled for device", True, ""))
+        rungs.append(_rung("parity on device", True, ""))
+        rungs.append(_rung("profiled on device", True, ""))
+    else:
+        why = f"no {evidence.target.name} device was given (--on)"
+        rungs += [
+            _not_run(n, why)
+            for n in ("compiled for device", "parity on device", "profiled on device")
+        ]
+    rungs.append(_budget(evidence, picked))
+    return rungs
+
+
+def _rung(name: str, passed: bool, why: str) -> dict[str, Any]:
+    return {"rung": name, "status": "passed" if passed else "failed", "why": "" if passed else why}
+
+
+def _not_run(name: str, why: str) -> dict[str, Any]:
+    return {"rung": name, "status": "not_run", "why": why}
+
+
+def _budget(evidence: Evidence, picked: str) -> dict[str, Any]:
+    limits = {k: v for k, v in evidence.target.limits.model_dump().items() if v is not None}
+    limits.pop("metric_drop", None)
+    if not limits:
+        return _not_run("within budget", f"target {evidence.target.name} sets no limits")
+    latency = evidence.facts(f"profile:{picked}")["latency"]
+    mib = evidence.facts(f"build:{picked}")["bytes"] / 2**20
+    values = {
+        "latency_p50_ms": latency["wall_ms"]["p50"],
+        "latency_p99_ms": latency["wall_ms"]["p99"],
+        "peak_memory_mib": latency["rss_mib"],
+        "size_mib": mib,
+    }
+    unknown = [name for name in limits if name not in values]
+    over = [
+        f"{name} {values[name]:.4g} > {limit:g}"
+        for name, limit in limits.items()
+        if name in values and values[name] > limit
+    ]
+    if unknown and not over:
+        return _not_run("within budget", f"not measured: {', '.join(unknown)}")
+    return _rung("within budget", not over, "; ".join(over))
+
+
+def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the numbers say, in words; also what one would rather not read."""
+    primary = rows[-1]["primary"]
+    gain = evidence.facts("distill")["val"]
+    sign = 1 if gain["higher_is_better"] else -1
+    found = [_gain_claim(gains(evidence)["student − control"].get(primary), primary, sign)]
+    by_id = {row["id"]: row for row in rows}
+    student = by_id["distill"]["metrics"][primary]["value"]
+    for row in rows:
+        better = sign * (row["metrics"][primary]["value"] - student) > 0
+        if row["kind"] in ("trivial", "baseline", "control") and better:
+            found.append(f"{row['label']} beats the distilled student on {primary}.")
+    ran = evidence.facts("teacher")["val"]["metrics"][primary]["value"]
+    control = evidence.facts("control")["val"]["metrics"][primary]["value"]
+    if sign * (ran - control) <= 0:
+        found.append("The teacher is not better than the control on validation data.")
+    found += _reduced_claims(evidence, by_id)
+    if evidence.recipe.distill_data == "external":
+        found.append(
+            "Teacher or distillation data may have seen the test classes: this is not few-shot"
+            " learning of unseen classes."
+        )
+    note = _inputs(evidence)["data"]["note"]
+    found += [note] if note else []
+    found += [f"Not tried: {reason}." for reason in evidence.missing]
+    return [*found, *evidence.recipe.notes]
+
+
+def _gain_claim(gain: Mapping[str, float] | None, primary: str, sign: int) -> str:
+    if gain is None:
+        return "Gain over the control: not_run: the metric gives no value per unit."
+    value, low, high = (100 * gain[k] for k in ("value", "low", "high"))
+    better = sign * value > 0
+    clear = low > 0 or high < 0
+    verdict = ("helped" if better else "hurt") if clear else "made no clear difference"
+    return (
+        f"Distillation {verdict}: student − control on {primary} is {value:+.2f} points"
+        f" (95 % interval {low:+.2f} to {high:+.2f}, this one training)."
+    )
+
+
+def _reduced_claims(evidence: Evidence, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    choice = evidence.choice
+    fp32, reduced = choice["fp32"], choice["reduced"]
+    if not fp32 or not reduced:
+        return []
+    a, b = rows[fp32], rows[reduced]
+    speed = a["latency"]["cpu_ms"]["p50"] / b["latency"]["cpu_ms"]["p50"]
+    size = a["file_bytes"] / b["file_bytes"]
+    text = f"{reduced} is {speed:.2f}× as fast as {fp32} and {size:.2f}× smaller."
+    if speed < 1:
+        text = f"{reduced} is slower than {fp32} ({speed:.2f}×), though {size:.2f}× smaller."
+    return [text]
+
+
+def _inputs(evidence: Evidence) -> dict[str, Any]:
+    made = evidence.facts("teacher")
+    network = evidence.recipe.teacher
+    data = evidence.done["teach"].made_of
+    return {
+        "data": {
+            "source": evidence.recipe.data.to,
+            "files": data["files"],
+            "distill_data": evidence.recipe.distill_data,
+            "note": "",
+        },
+        "teacher": {
+            "label": network.label,
+            "sha256": made.get("sha256"),
+            "license": network.license,
+            "made_by": network.made_by or "trained by this recipe",
+        },
+    }
+
+
+def _io(evidence: Evidence) -> dict[str, Any]:
+    contract = plain(evidence.recipe.input)
+    io = evidence.facts("export")["io"]
+    inputs = [{**row, **contract, "shape": row["shape"]} for row in io["inputs"]]
+    outputs = [{**row, "meaning": evidence.recipe.output} for row in io["outputs"]]
+    return {"inputs": inputs, "outputs": outputs}
+
+
+def _artefact(folder: Path, identity: str, place: str) -> dict[str, Any]:
+    artefact = open_artefact(folder)
+    return {
+        "candidate": identity,
+        "runtime": artefact.runtime,
+        "precision": artefact.precision,
+        "options": dict(artefact.options),
+        "main": f"{place}/{artefact.main}",
+        "files": [f"{place}/{name}" for name in artefact.files],
+        "bytes": artefact.bytes,
+    }
+
+
+def _state(evidence: Evidence) -> dict[str, Any] | None:
+    with np.load(evidence.done["distill"].path / "state.npz") as state:
+        names = list(state.files)
+    return {"file": "state.npz", "arrays": names} if names else None
+
+
+def _golden_tolerance(evidence: Evidence) -> dict[str, float]:
+    """Golden outputs are the artefact's own: another machine may round differently, no more."""
+    precision = open_artefact(
+        evidence.done[f"build:{evidence.choice['picked']}"].path
+    ).precision
+    return {
+        "fp32": {"max_rel": 1e-4, "min_cosine": 0.99999},
+        "bf16": {"max_rel": 0.05, "min_cosine": 0.999},
+    }.get(precision, {"max_rel": 0.1, "min_cosine": 0.99})
+
+

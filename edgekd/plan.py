@@ -1,0 +1,302 @@
+"""(recipe, target) → the steps, each with the key of its result. Runs nothing, imports no torch."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+from edgekd.backends.base import Candidate, backend
+from edgekd.closure import code_digest
+from edgekd.device.fingerprint import fingerprint
+from edgekd.errors import DataError, SetupError
+from edgekd.spec import Json, Objective, Recipe, Term, plain
+from edgekd.store import Digests, key_of
+from edgekd.target import Target
+
+TRAINING = ("torch", "numpy")
+EXPORT = (*TRAINING, "onnx", "onnxscript", "onnxsim", "onnxruntime")
+PLAIN = Objective("none", (Term("label", "ce"),))
+"""The objective of everything that learns without a teacher."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a plan.
+
+    Attributes:
+        name: For people, and for other steps' ``inputs``.
+        stage: ``module:function`` of the stage.
+        spec: What it is asked to do; part of the key.
+        inputs: Input name → name of the step whose folder it is.
+        files: Outside files whose content is part of the key.
+        packages: Packages whose version is part of the key.
+        measured: Whether the result belongs to this machine (then the machine is in the key).
+    """
+
+    name: str
+    stage: str
+    spec: Mapping[str, Json]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    packages: tuple[str, ...] = ()
+    measured: bool = False
+
+
+def stage(name: str) -> str:
+    """Full name of a stage function: ``train`` → ``edgekd.stages.train:train``."""
+    module, _, function = name.partition(".")
+    return f"edgekd.stages.{module}:{function or module}"
+
+
+def base_of(recipe: Recipe) -> Path:
+    """Folder that the recipe's relative paths count from."""
+    return Path(recipe.file).resolve().parent if recipe.file else Path.cwd()
+
+
+def shared(recipe: Recipe) -> list[Step]:
+    """Steps that do not depend on a target: teacher, control, student, baselines, their scores."""
+    common = {"input": plain(recipe.input), "output": recipe.output, "data": plain(recipe.data)}
+    files = tuple(base_of(recipe) / f for f in recipe.files)
+    judged = {**common, "task": plain(recipe.task), "seed": recipe.seed}
+    steps = [_teacher(recipe, judged, files)]
+    lesson = {**judged, "network": plain(recipe.student), "train": plain(recipe.train)}
+    seen = {
+        **common,
+        "network": plain(recipe.teacher) | {"train": None},
+        "train": plain(recipe.train),
+        "seed": recipe.seed,
+    }
+    steps += [
+        Step("teach", stage("teach"), seen, {"teacher": "teacher"}, files, EXPORT),
+        Step("control", stage("train"), lesson | {"objective": plain(PLAIN)}, {}, files, TRAINING),
+        Step(
+            "distill",
+            stage("train"),
+            lesson | {"objective": plain(recipe.objective)},
+            {"teach": "teach"},
+            files,
+            TRAINING,
+        ),
+    ]
+    for network in recipe.baselines:
+        spec = judged | {
+            "network": plain(network),
+            "train": plain(network.train or recipe.train),
+            "objective": plain(PLAIN),
+        }
+        steps.append(Step(f"baseline:{network.label}", stage("train"), spec, {}, files, TRAINING))
+    return steps
+
+
+def _teacher(recipe: Recipe, judged: Mapping[str, Json], files: tuple[Path, ...]) -> Step:
+    network = recipe.teacher
+    if network.weights is None:
+        spec = judged | {
+            "network": plain(network),
+            "train": plain(network.train or recipe.train),
+            "objective": plain(PLAIN),
+        }
+        return Step("teacher", stage("train"), spec, {}, files, TRAINING)
+    weights = base_of(recipe) / network.weights
+    if not weights.is_file():
+        raise DataError(
+            f"no teacher weights at {weights}",
+            at="setting: teacher",
+            hint="a .pt state dict or an .onnx file; relative paths count from the recipe's folder",
+        )
+    spec = judged | {"network": plain(network) | {"weights": weights.name}}
+    return Step("teacher", stage("teacher"), spec, {}, (*files, weights), EXPORT)
+
+
+NETWORKS = ("teacher", "control", "distill")
+
+
+def networks(recipe: Recipe) -> list[str]:
+    """Names of the steps that give a torch network."""
+    return [*NETWORKS, *(f"baseline:{n.label}" for n in recipe.baselines)]
+
+
+def measured(recipe: Recipe, target: Target) -> list[Step]:
+    """Scores on the test split and latencies of every torch network, and the trivial baseline."""
+    files = tuple(base_of(recipe) / f for f in recipe.files)
+    test = {"data": plain(recipe.data), "task": plain(recipe.task), "split": "test"}
+    timing = {"data": plain(recipe.data), "measure": _measure(target)}
+    steps = [Step("test:trivial", stage("score.trivial"), test, {}, files, ("numpy",))]
+    for name in networks(recipe):
+        inputs = {"artefact": name, "state": name}
+        steps.append(Step(f"test:{name}", stage("score"), test, inputs, files, EXPORT))
+        inputs = {"artefact": name}
+        steps.append(
+            Step(f"profile:{name}", stage("profile"), timing, inputs, files, EXPORT, measured=True)
+        )
+    return steps
+
+
+def exported(recipe: Recipe, target: Target) -> Step:
+    """The export of the student."""
+    spec = {
+        "input": plain(recipe.input),
+        "output": recipe.output,
+        "data": plain(recipe.data),
+        "quantize": {"samples": recipe.quantize.samples},
+        "opset": min(target.opset or 18, 18),
+        "seed": recipe.seed,
+    }
+    files = tuple(base_of(recipe) / f for f in recipe.files)
+    return Step("export", stage("export"), spec, {"network": "distill"}, files, EXPORT)
+
+
+def candidates(recipe: Recipe, target: Target) -> tuple[list[Candidate], list[str]]:
+    """Candidates that can be built here, and a sentence for every backend that cannot.
+
+    Raises:
+        SetupError: None can.
+    """
+    found: list[Candidate] = []
+    missing: list[str] = []
+    wanted = recipe.quantize.precisions
+    precisions = [p for p in target.precisions if wanted == ("auto",) or p in wanted]
+    for name in target.backends:
+        try:
+            one = backend(name)
+        except Exception as error:  # noqa: BLE001 - an unknown backend is a fact for the report
+            missing.append(f"{name}: {error}")
+            continue
+        reason = one.available()
+        if reason is not None:
+            missing.append(f"{name}: {reason}")
+            continue
+        found += one.candidates(precisions, fingerprint()["isa"])
+    if not found:
+        raise SetupError(
+            f"target {target.name!r} can run nothing here: {'; '.join(missing)}",
+            at=f"targets/{target.name}.yaml: backends",
+            hint=f"edgekd doctor --target {target.name}",
+        )
+    return _few(found, recipe.quantize.candidates), missing
+
+
+def _few(found: list[Candidate], limit: int) -> list[Candidate]:
+    """At most ``limit`` candidates, one fp32 among them."""
+    if not limit or len(found) <= limit:
+        return found
+    first = next(c for c in found if c.precision == "fp32")
+    rest = [c for c in found if c.precision != "fp32"] or [c for c in found if c is not first]
+    return [first, *rest[: limit - 1]]
+
+
+def built(recipe: Recipe, target: Target, chosen: Sequence[Candidate]) -> list[Step]:
+    """Build, parity, validation score and latency of every candidate."""
+    files = tuple(base_of(recipe) / f for f in recipe.files)
+    val = {"data": plain(recipe.data), "task": plain(recipe.task), "split": "val"}
+    timing = {"data": plain(recipe.data), "measure": _measure(target)}
+    steps = []
+    for candidate in chosen:
+        name, packages = candidate.id, (*EXPORT, *_packages(candidate))
+        spec = {"candidate": plain(candidate)}
+        made = {"artefact": f"build:{name}"}
+        steps += [
+            Step(f"build:{name}", stage("build"), spec, {"export": "export"}, (), packages),
+            Step(
+                f"parity:{name}", stage("parity"), spec, made | {"export": "export"}, (), packages,
+                measured=True,
+            ),
+            Step(
+                f"val:{name}", stage("score"), val, made | {"state": "distill"}, files, packages,
+                measured=True,
+            ),
+            Step(f"profile:{name}", stage("profile"), timing, made, files, packages, measured=True),
+        ]
+    return steps
+
+
+def finished(
+    recipe: Recipe, target: Target, chosen: Sequence[Candidate], pick: str | int | None
+) -> list[Step]:
+    """The choice, and the test scores of what it picked."""
+    parts = ("build", "parity", "val", "profile")
+    inputs = {f"{p}:{c.id}": f"{p}:{c.id}" for c in chosen for p in parts}
+    drop = min(recipe.metric_drop, target.limits.metric_drop or recipe.metric_drop)
+    spec = {"candidates": [c.id for c in chosen], "metric_drop": drop, "pick": pick}
+    name = f"choose:{target.name}"
+    return [Step(name, stage("choose"), spec, inputs | {"student": "distill"})]
+
+
+def tested(recipe: Recipe, identity: str) -> Step:
+    """The test score of one candidate."""
+    spec = {"data": plain(recipe.data), "task": plain(recipe.task), "split": "test"}
+    files = tuple(base_of(recipe) / f for f in recipe.files)
+    inputs = {"artefact": f"build:{identity}", "state": "distill"}
+    return Step(f"test:{identity}", stage("score"), spec, inputs, files, EXPORT, measured=True)
+
+
+def _packages(candidate: Candidate) -> tuple[str, ...]:
+    return ("openvino", "nncf") if candidate.backend == "openvino" else ()
+
+
+def _measure(target: Target) -> Json:
+    return target.measure.model_dump()
+
+
+class Keys:
+    """Keys of steps: digests of code, spec, inputs, outside files, versions, machine.
+
+    Args:
+        recipe: Its folder is where relative calls are looked for.
+        digests: Digests of outside files.
+    """
+
+    def __init__(self, recipe: Recipe, digests: Digests) -> None:
+        self._base, self._digests = base_of(recipe), digests
+        self.of: dict[str, str] = {}
+        self.made_of: dict[str, dict[str, Json]] = {}
+
+    def add(self, step: Step) -> str:
+        """Compute and remember the key of a step whose inputs are already known."""
+        calls = sorted({step.stage, *_calls(step.spec)})
+        made_of = {
+            "step": step.name,
+            "code": code_digest(calls, self._base),
+            "spec": plain(step.spec),
+            "inputs": {name: self.of[other] for name, other in step.inputs.items()},
+            "files": {f.name: self._digest(f) for f in step.files},
+            "versions": {name: installed(name) for name in step.packages},
+            "python": platform.python_version(),
+            "machine": fingerprint() if step.measured else None,
+        }
+        self.made_of[step.name] = made_of
+        self.of[step.name] = key_of(made_of)
+        return self.of[step.name]
+
+    def _digest(self, path: Path) -> str:
+        if not path.exists():
+            raise DataError(f"no such file or folder: {path}", at="recipe: files")
+        return self._digests.of(path)
+
+
+def _calls(spec: Json) -> Iterator[str]:
+    """Targets of every `Call` anywhere in a plain spec."""
+    if isinstance(spec, Mapping):
+        if set(spec) == {"to", "args"}:
+            yield spec["to"]
+        for part in spec.values():
+            yield from _calls(part)
+    elif isinstance(spec, list | tuple):
+        for part in spec:
+            yield from _calls(part)
+
+
+@lru_cache(maxsize=None)
+def installed(name: str) -> str | None:
+    """Version of an installed package, or None."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+

@@ -1,0 +1,1 @@
+"""What quantisation needs to know about the data."""

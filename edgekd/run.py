@@ -1,0 +1,72 @@
+"""Walk a plan: take finished steps from the store, run the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekd.calls import resolve
+from edgekd.events import Emit, Event
+from edgekd.plan import Keys, Step, base_of
+from edgekd.spec import Call, Recipe
+from edgekd.store import Digests, Entry, Store
+
+
+@dataclass
+class Walk:
+    """A run in progress.
+
+    Attributes:
+        recipe: What is compressed.
+        store: Where results are.
+        emit: Progress.
+        device: What trains: ``cpu``, ``cuda``, ``mps``.
+        done: Finished steps by name.
+    """
+
+    recipe: Recipe
+    store: Store
+    emit: Emit
+    device: str = "cpu"
+    done: dict[str, Entry] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._digests = Digests(self.store.root)
+        self.keys = Keys(self.recipe, self._digests)
+
+    def step(self, step: Step) -> Entry:
+        """Finish one step whose inputs are finished."""
+        key = self.keys.add(step)
+        entry = self.store.get(key)
+        if entry is not None:
+            self.emit(Event("cached", step.name))
+        else:
+            self.emit(Event("start", step.name))
+            entry = self.store.put(key, self.keys.made_of[step.name], self._work(step), self.emit)
+            self._digests.save()
+            self.emit(Event("end", step.name, data={"seconds": entry.seconds}))
+        self.done[step.name] = entry
+        return entry
+
+    def _work(self, step: Step) -> Any:
+        inputs = {name: self.done[other].path for name, other in step.inputs.items()}
+        place = {
+            "base": str(base_of(self.recipe)),
+            "device": self.device,
+            "step": step.name,
+            "threads": os.cpu_count() or 1,
+        }
+        spec = dict(step.spec) | place
+        if step.name == "teacher" and self.recipe.teacher.weights is not None:
+            network = dict(spec["network"]) | {"weights": self.recipe.teacher.weights}
+            spec["network"] = network
+
+        def work(out: Path) -> Mapping[str, Any]:
+            function = resolve(Call(step.stage), base_of(self.recipe))
+            facts: Mapping[str, Any] = function(spec, inputs, out, self.emit)
+            return facts
+
+        return work

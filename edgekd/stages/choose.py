@@ -1,0 +1,147 @@
+"""Choose what ships: the fastest artefact that keeps the task metric on validation data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgekd.errors import BudgetError, UsageError
+from edgekd.events import Emit
+
+TIE = 0.03
+"""Candidates within 3 % of the fastest tie; the smaller file wins, then the name."""
+REDUCED = ("bf16", "fp16", "int8")
+
+
+def choose(
+    spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit
+) -> dict[str, Any]:
+    """Rank the candidates and copy the best of each class.
+
+    Args:
+        spec: ``candidates`` (ids), ``metric_drop``, ``pick``.
+        inputs: Per candidate ``build:ID``, ``parity:ID``, ``val:ID``, ``profile:ID``; and
+            ``student``.
+        out: Gets the folders ``shipped``, ``fp32`` and, where one exists, ``reduced``.
+        emit: Progress.
+
+    Returns:
+        ``picked``, ``fp32``, ``reduced``, ``ranking``, ``rejected``, ``rule``.
+
+    Raises:
+        BudgetError: No candidate passes.
+        UsageError: ``pick`` names no candidate.
+    """
+    goal = facts(inputs["student"])["val"]
+    rows = [_row(identity, inputs, goal, spec["metric_drop"]) for identity in spec["candidates"]]
+    fit = [row for row in rows if not row["why"]]
+    if not fit:
+        reasons = "; ".join(f"{row['candidate']}: {row['why']}" for row in rows)
+        raise BudgetError(f"no candidate keeps parity and the task metric: {reasons}")
+    ranking = rank(fit)
+    picked = pick(ranking, spec["pick"])
+    best = {
+        "shipped": picked,
+        "fp32": next((r for r in ranking if r["precision"] == "fp32"), None),
+        "reduced": next((r for r in ranking if r["precision"] in REDUCED), None)
+        or next((r for r in rows if r["precision"] in REDUCED and r["status"] == "passed"), None),
+    }
+    for role, row in best.items():
+        if row is not None:
+            shutil.copytree(inputs[f"build:{row['candidate']}"], out / role)
+    return {
+        "picked": picked["candidate"],
+        "fp32": best["fp32"] and best["fp32"]["candidate"],
+        "reduced": best["reduced"] and best["reduced"]["candidate"],
+        "ranking": ranking,
+        "rejected": [row for row in rows if row["why"]],
+        "rule": _rule(spec["pick"]),
+        "metric": goal["primary"],
+        "limit": spec["metric_drop"],
+    }
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """Facts of an earlier step."""
+    value: dict[str, Any] = json.loads((folder / "facts.json").read_text())
+    return value
+
+
+def _row(
+    identity: str, inputs: Mapping[str, Path], goal: Mapping[str, Any], drop: float
+) -> dict[str, Any]:
+    built = facts(inputs[f"build:{identity}"])
+    parity, val = facts(inputs[f"parity:{identity}"]), facts(inputs[f"val:{identity}"])
+    latency = facts(inputs[f"profile:{identity}"])["latency"]
+    value = val["metrics"][val["primary"]]["value"]
+    best = goal["metrics"][goal["primary"]]["value"]
+    sign = 1 if goal["higher_is_better"] else -1
+    loss = sign * (best - value) / abs(best)
+    return {
+        "candidate": identity,
+        "precision": built["precision"],
+        "runtime": built["runtime"],
+        "metric": value,
+        "loss": loss,
+        "cpu_ms": latency["cpu_ms"]["p50"],
+        "wall_ms": latency["wall_ms"]["p50"],
+        "bytes": built["bytes"],
+        "min_cosine": parity["min_cosine"],
+        "status": parity["status"],
+        "why": _why(parity, loss, drop),
+    }
+
+
+def _why(parity: Mapping[str, Any], loss: float, drop: float) -> str:
+    if parity["status"] != "passed":
+        return (
+            f"parity: max relative error {parity['max_rel']:.2g}, worst cosine"
+            f" {parity['min_cosine']:.4f}, outside {parity['tolerance']}"
+        )
+    if loss > drop:
+        return f"task metric: lost {100 * loss:.2f} %, limit {100 * drop:g} %"
+    return ""
+
+
+def rank(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Fastest first by processor time; within 3 % of the fastest, the smaller file first."""
+    left, ranking = sorted(rows, key=lambda r: (r["cpu_ms"], r["candidate"])), []
+    while left:
+        limit = left[0]["cpu_ms"] * (1 + TIE)
+        tied = [row for row in left if row["cpu_ms"] <= limit]
+        best = min(tied, key=lambda r: (r["bytes"], r["candidate"]))
+        ranking.append(best)
+        left.remove(best)
+    return ranking
+
+
+def pick(ranking: Sequence[dict[str, Any]], wanted: str | int | None) -> dict[str, Any]:
+    """Apply ``--pick``.
+
+    Raises:
+        UsageError: The index is past the end, or the name is not a candidate that passed.
+    """
+    if wanted in (None, "fastest"):
+        return ranking[0]
+    if wanted == "smallest":
+        return min(ranking, key=lambda r: (r["bytes"], r["candidate"]))
+    if wanted == "most-accurate":
+        return min(ranking, key=lambda r: (r["loss"], r["cpu_ms"]))
+    named = {row["candidate"]: row for row in ranking}
+    if isinstance(wanted, str) and wanted in named:
+        return named[wanted]
+    if isinstance(wanted, int) and wanted < len(ranking):
+        return ranking[wanted]
+    raise UsageError(
+        f"--pick {wanted}: {len(ranking)} candidates passed",
+        hint="0 … " + ", ".join(f"{i} {row['candidate']}" for i, row in enumerate(ranking)),
+    )
+
+
+def _rule(wanted: str | int | None) -> str:
+    if wanted in (None, "fastest"):
+        return "least processor time among those within the limits; ties (3 %) to the smaller file"
+    return f"--pick {wanted}"

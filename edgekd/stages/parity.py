@@ -1,0 +1,82 @@
+"""Compare an artefact, in its own runtime, with what torch computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.artefact import Running, open_artefact
+from edgekd.events import Emit
+
+TOLERANCE: Mapping[str, Mapping[str, float]] = {
+    "fp32": {"max_rel": 1e-4, "min_cosine": 0.99999},
+    "bf16": {"max_rel": 0.1, "min_cosine": 0.999},
+    "fp16": {"max_rel": 0.05, "min_cosine": 0.999},
+    "int8": {"max_rel": 1.0, "min_cosine": 0.8},
+}
+"""What a precision may do to one sample; the task metric is the gate for reduced precisions."""
+
+
+def parity(
+    spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit
+) -> dict[str, Any]:
+    """Run the golden inputs through an artefact.
+
+    Args:
+        spec: ``candidate`` (for its precision).
+        inputs: ``artefact``, ``export`` (golden inputs and outputs).
+        out: Gets ``outputs.npz``: what this runtime computed.
+        emit: Progress.
+
+    Returns:
+        ``max_abs``, ``max_rel`` (of the largest output), ``min_cosine``, ``n``, ``worst``,
+        ``tolerance``, ``status``.
+
+    Raises:
+        RuntimeCrash: The runtime died; nothing else is lost.
+    """
+    golden = dict(np.load(inputs["export"] / "golden.npz"))
+    name = next(n for n in golden if n.startswith("output:"))
+    truth = golden.pop(name)
+    with Running(open_artefact(inputs["artefact"])) as running:
+        got = next(iter(running.agent.run(golden, 1).values()))
+        effective = running.loaded.effective
+    np.savez(out / "outputs.npz", **{name: got})
+    tolerance = TOLERANCE[spec["candidate"]["precision"]]
+    facts = compare(truth, got)
+    good = (
+        np.isfinite(got).all()
+        and facts["max_rel"] <= tolerance["max_rel"]
+        and facts["min_cosine"] >= tolerance["min_cosine"]
+    )
+    return {
+        **facts,
+        "tolerance": dict(tolerance),
+        "status": "passed" if good else "failed",
+        "effective": effective,
+    }
+
+
+def compare(truth: NDArray[Any], got: NDArray[Any]) -> dict[str, Any]:
+    """Largest difference and smallest cosine over samples.
+
+    Args:
+        truth: (samples, …).
+        got: Same shape.
+    """
+    a = truth.reshape(len(truth), -1).astype(np.float64)
+    b = got.reshape(len(got), -1).astype(np.float64)
+    norms = np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-30)
+    cosine = (a * b).sum(1) / norms
+    error = np.abs(a - b).max(1)
+    return {
+        "max_abs": float(error.max()),
+        "max_rel": float(error.max() / max(float(np.abs(a).max()), 1e-30)),
+        "min_cosine": float(cosine.min()),
+        "worst": int(error.argmax()),
+        "n": len(a),
+    }

@@ -1,0 +1,92 @@
+"""Time one network or artefact: fresh processes, wall and processor time, memory."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.artefact import Running, open_artefact
+from edgekd.calls import invoke
+from edgekd.events import Emit, Progress
+from edgekd.spec import Call
+from edgekd.tasks.base import labels_of
+
+SAMPLES = 16
+KEPT = 300
+"""Wall samples that the report draws."""
+
+
+def profile(
+    spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit
+) -> dict[str, Any]:
+    """Measure batch-1 latency.
+
+    Args:
+        spec: ``measure`` (threads, runs, warmup, processes), ``data``, ``base``, ``step``.
+        inputs: ``artefact``.
+        out: Gets nothing.
+        emit: Progress.
+
+    Returns:
+        ``latency`` as in a manifest's row. The figures are medians over the processes.
+    """
+    base, measure = Path(spec["base"]), spec["measure"]
+    val = invoke(Call(**spec["data"]), base).val
+    places = np.linspace(0, len(labels_of(val)) - 1, SAMPLES).astype(np.int64)
+    raw = np.stack([np.asarray(val[int(i)][0]) for i in places])
+    return measure_artefact(inputs["artefact"], raw, measure, base, spec["step"], emit)
+
+
+def measure_artefact(
+    folder: Path, raw: Any, measure: Mapping[str, Any], base: Path, step: str, emit: Emit
+) -> dict[str, Any]:
+    """Time an artefact in ``measure['processes']`` fresh processes.
+
+    Args:
+        folder: Of the artefact.
+        raw: (samples, …) raw samples to cycle over.
+        measure: ``threads``, ``runs``, ``warmup``, ``processes``.
+        base: Folder of the recipe (torch networks are built from it).
+        step: Name in events.
+        emit: Progress.
+    """
+    artefact = open_artefact(folder)
+    options = {"base": str(base)} if artefact.runtime == "torch" else {}
+    timings, effective = [], {}
+    progress = Progress(emit, step, measure["processes"], "processes")
+    for _ in range(measure["processes"]):
+        with Running(artefact, measure["threads"], options=options) as running:
+            timing = running.agent.time(
+                running.feeds(raw), warmup=measure["warmup"], runs=measure["runs"], max_seconds=20
+            )
+            effective = running.loaded.effective
+        timings.append(timing)
+        progress.advance()
+    rows = [t.summary() for t in timings]
+    samples = np.concatenate([t.wall_ns for t in timings]) / 1e6
+    return {
+        "latency": {
+            "wall_ms": {q: _median(rows, f"{q}_ms") for q in ("p50", "p90", "p99")},
+            "cpu_ms": {"p50": _median(rows, "cpu_median_ms"), "min": _least(rows, "cpu_min_ms")},
+            "threads": measure["threads"],
+            "load": _median(rows, "load_before"),
+            "rss_mib": _median(rows, "peak_rss_mib"),
+            "n": len(samples),
+            "processes": len(rows),
+            "throttled": rows[-1]["throttled"],
+            "samples_ms": [round(float(v), 4) for v in samples[:: max(1, len(samples) // KEPT)]],
+        },
+        "effective": effective,
+    }
+
+
+def _median(rows: list[dict[str, Any]], name: str) -> float:
+    return float(statistics.median(row[name] for row in rows))
+
+
+def _least(rows: list[dict[str, Any]], name: str) -> float:
+    return float(min(row[name] for row in rows))

@@ -1,0 +1,64 @@
+"""Run the task on one network or artefact, in its own runtime and its own process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.artefact import Running, open_artefact
+from edgekd.calls import invoke
+from edgekd.events import Emit
+from edgekd.spec import Call
+from edgekd.tasks.open import open_task
+
+
+def score(
+    spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit
+) -> dict[str, Any]:
+    """Score on one split.
+
+    Args:
+        spec: ``task``, ``data``, ``split``, ``base``.
+        inputs: ``artefact``; ``state``: the folder with ``state.npz``, what ships beside it.
+        out: Gets ``units.npz``: the metric per episode or sample, for paired differences.
+        emit: Progress.
+
+    Returns:
+        The score's facts.
+    """
+    base = Path(spec["base"])
+    data, task = invoke(Call(**spec["data"]), base), open_task(spec["task"], base)
+    state = dict(np.load(inputs["state"] / "state.npz"))
+    artefact = open_artefact(inputs["artefact"])
+    options = {"base": str(base), "threads": spec["threads"]} if artefact.runtime == "torch" else {}
+    with Running(artefact, options=options) as model:
+        result = task.score(model, data, spec["split"], state, emit)
+    np.savez(out / "units.npz", **result.units)
+    return result.facts()
+
+
+def trivial(
+    spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit
+) -> dict[str, Any]:
+    """Score the raw samples themselves: what no network at all would reach.
+
+    Args:
+        spec: As `score`.
+        inputs: None.
+        out: Gets ``units.npz``.
+        emit: Progress.
+    """
+    base = Path(spec["base"])
+    data, task = invoke(Call(**spec["data"]), base), open_task(spec["task"], base)
+    pixels = _flat
+    state = task.fit(pixels, data)
+    result = task.score(pixels, data, spec["split"], state, emit)
+    np.savez(out / "units.npz", **result.units)
+    return result.facts()
+
+
+def _flat(raw: Any) -> Any:
+    return np.asarray(raw, dtype=np.float32).reshape(len(raw), -1) / 255
