@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd import plan as steps_of
+from edgekd import steps
 from edgekd.discover import load_recipe, load_target
-from edgekd.errors import BudgetError, SetupError, UsageError
+from edgekd.errors import SetupError, UsageError
 from edgekd.events import Emit, Event, silent
-from edgekd.plan import Step
 from edgekd.spec import Recipe
 from edgekd.store import Store
 from edgekd.target import Target
@@ -19,3 +18,300 @@ from edgekd.target import Target
 if TYPE_CHECKING:
     from edgekd.bundle import Bundle
     from edgekd.run import Walk
+
+
+def compress(
+    recipe: str | Path | Recipe,
+    target: str | Path | Sequence[str | Path],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    out: Path | None = None,
+    on: str = "local",
+    device: str = "auto",
+    pick: str | int | None = None,
+    like: Path | None = None,
+    allow_unbuilt: bool = False,
+    store: Path | None = None,
+    emit: Emit = silent,
+) -> list[Bundle]:
+    """Distil, quantise, prove, measure and bundle.
+
+    Args:
+        recipe: Name, file, or a `Recipe`.
+        target: One or several names or files; they share teacher and student.
+        settings: Settings of the recipe.
+        out: Folder of the bundle; with several targets, the folder they go into.
+        on: Where the device is; ``local``.
+        device: What trains: ``auto``, ``cpu``, ``cuda``, ``mps``.
+        pick: Take this candidate instead of the fastest within the limits.
+        like: A bundle whose settings and choice are repeated.
+        allow_unbuilt: Reserved for targets whose runtime is not here.
+        store: Where results are kept; ``$EDGEKD_STORE`` or the user's cache by default.
+        emit: Progress.
+
+    Returns:
+        One bundle a target.
+
+    Raises:
+        EdgekdError: See `edgekd.errors`.
+    """
+    _local(on)
+    request = _request(recipe, target, settings, pick, like)
+    places = _places(request, out)
+    plans = [_candidates(request.recipe, t, emit) for t in request.targets]
+    from edgekd.run import Walk
+
+    walk = Walk(request.recipe, Store(store), emit, _device(device))
+    for step in steps.shared(request.recipe):
+        walk.step(step)
+    bundles = []
+    for one, (chosen, missing), place in zip(request.targets, plans, places, strict=True):
+        _prove(walk, one, chosen, request.pick)
+        bundles.append(_bundle(walk, one, missing, place))
+    return bundles
+
+
+def plan(
+    recipe: str | Path | Recipe,
+    target: str | Path | Sequence[str | Path],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    pick: str | int | None = None,
+    like: Path | None = None,
+    store: Path | None = None,
+    emit: Emit = silent,
+    **ignored: Any,
+) -> list[dict[str, Any]]:
+    """Tell what `compress` would run, without running it.
+
+    Returns:
+        One dict a step: ``step``, ``stage``, ``key``, ``status`` (``cached`` or ``run``), ``why``.
+    """
+    request = _request(recipe, target, settings, pick, like)
+    from edgekd.store import Digests
+
+    kept = Store(store)
+    keys = steps.Keys(request.recipe, Digests(kept.root))
+    listed = list(steps.shared(request.recipe))
+    for one in request.targets:
+        chosen, _missing = _candidates(request.recipe, one, emit)
+        listed += _steps(request.recipe, one, chosen, request.pick)
+    rows: list[dict[str, Any]] = []
+    for step in listed:
+        if any(row["step"] == step.name for row in rows):
+            continue
+        key = keys.add(step)
+        found = kept.has(key)
+        rows.append(
+            {
+                "step": step.name,
+                "stage": step.stage,
+                "key": key,
+                "status": "cached" if found else "run",
+                "why": "" if found else _why(kept, step.name, keys.made_of[step.name]),
+            }
+        )
+    return rows
+
+
+def profile(
+    bundle: Path,
+    *,
+    on: str = "local",
+    runs: int | None = None,
+    threads: int | None = None,
+    pin: int | None = None,
+    duration: float | None = None,
+    emit: Emit = silent,
+) -> dict[str, Any]:
+    """Measure a bundle's latency on this machine; needs its runtime, not torch.
+
+    Args:
+        bundle: Folder or zip.
+        on: ``local``.
+        runs: Timed inferences.
+        threads: Threads of the runtime.
+        pin: Core to run on.
+        duration: Stop after so many seconds.
+        emit: Progress.
+
+    Returns:
+        The figures of one fresh process, ``candidate`` and ``effective`` (what really ran).
+    """
+    import numpy as np
+
+    from edgekd.bundle import open_bundle
+    from edgekd.device.link import Agent, agent_command
+
+    _local(on)
+    with open_bundle(bundle) as opened:
+        shipped, measure = opened.manifest["artefact"], opened.manifest["target"]["measure"]
+        with np.load(opened.path / opened.manifest["golden"]["file"]) as golden:
+            feeds = {n: golden[n] for n in golden.files if not n.startswith("output:")}
+        command = None if pin is None else ["taskset", "-c", str(pin), *agent_command()]
+        with Agent(command) as agent:
+            options = {**shipped["options"], "threads": threads or measure["threads"]}
+            loaded = agent.load(shipped["runtime"], opened.path / shipped["main"], **options)
+            timing = agent.time(
+                feeds,
+                warmup=measure["warmup"],
+                runs=runs or measure["runs"],
+                max_seconds=duration or 60,
+            )
+    return {
+        "candidate": shipped["candidate"],
+        **timing.summary(),
+        "effective": loaded.effective,
+    }
+
+
+def report(bundle: Path, page: Path, *, emit: Emit = silent) -> None:
+    """Write a bundle's report again, from its manifest alone."""
+    from edgekd.bundle import open_bundle
+    from edgekd.report import render_report
+
+    with open_bundle(bundle) as opened:
+        page.write_text(render_report(opened.manifest), encoding="utf-8")
+
+
+class _Request:
+    """What was asked for, loaded."""
+
+    def __init__(
+        self, recipe: Recipe, targets: Sequence[Target], pick: str | int | None
+    ) -> None:
+        self.recipe, self.targets, self.pick = recipe, targets, pick
+
+
+def _request(
+    recipe: str | Path | Recipe,
+    target: str | Path | Sequence[str | Path],
+    settings: Mapping[str, Any] | None,
+    pick: str | int | None,
+    like: Path | None,
+) -> _Request:
+    names = [target] if isinstance(target, str | Path) else list(target)
+    targets = [load_target(name) for name in names]
+    if len({t.name for t in targets}) < len(targets):
+        raise UsageError("a target is named twice", at="--target")
+    chosen = dict(settings or {})
+    if like is not None:
+        from edgekd.bundle import open_bundle
+
+        with open_bundle(like) as opened:
+            chosen = {**opened.manifest["recipe"]["settings"], **chosen}
+            pick = pick if pick is not None else opened.manifest["artefact"]["candidate"]
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, chosen)
+    return _Request(recipe, targets, pick)
+
+
+def _places(request: _Request, out: Path | None) -> list[Path]:
+    """Where the bundles go, checked before any work."""
+    from edgekd.bundle import check_place
+
+    names = [f"{request.recipe.name}-{t.name}" for t in request.targets]
+    if out is not None and len(names) == 1:
+        places = [out]
+    else:
+        places = [(out or Path("out")) / name for name in names]
+    for place in places:
+        check_place(place)
+    return places
+
+
+def _candidates(recipe: Recipe, target: Target, emit: Emit) -> tuple[list[Any], list[str]]:
+    chosen, missing = steps.candidates(recipe, target)
+    for sentence in missing:
+        emit(Event("note", f"target {target.name}", f"not tried: {sentence}"))
+    return chosen, missing
+
+
+def _steps(
+    recipe: Recipe, target: Target, chosen: Sequence[Any], pick: str | int | None
+) -> list[steps.Step]:
+    return [
+        steps.exported(recipe, target),
+        *steps.built(recipe, target, chosen),
+        *steps.finished(recipe, target, chosen, pick),
+        *steps.measured(recipe, target),
+    ]
+
+
+def _prove(walk: Walk, target: Target, chosen: Sequence[Any], pick: str | int | None) -> None:
+    for step in _steps(walk.recipe, target, chosen, pick):
+        if step.name not in walk.done or step.name.startswith("choose"):
+            walk.step(step)
+    choice = walk.done[f"choose:{target.name}"].facts
+    for identity in dict.fromkeys((choice["fp32"], choice["reduced"], choice["picked"])):
+        if identity:
+            walk.step(steps.tested(walk.recipe, identity))
+
+
+def _bundle(walk: Walk, target: Target, missing: Sequence[str], place: Path) -> Bundle:
+    from edgekd.bundle import unchanged, write_bundle
+    from edgekd.device.link import Agent
+    from edgekd.manifest import Evidence, assemble
+
+    with Agent() as agent:
+        machine = agent.facts()
+    evidence = Evidence(walk.recipe, target, walk.done, machine, missing)
+    manifest = assemble(evidence)
+    same = unchanged(manifest, place)
+    if same is not None:
+        return same
+    with tempfile.TemporaryDirectory() as scratch:
+        files = _files(walk, target, manifest, Path(scratch))
+        return write_bundle(manifest, files, place)
+
+
+def _files(
+    walk: Walk, target: Target, manifest: Mapping[str, Any], scratch: Path
+) -> dict[str, Path]:
+    """Everything in the bundle but its manifest, by place."""
+    import numpy as np
+
+    from edgekd.report import render_report
+
+    shipped = walk.done[f"choose:{target.name}"].path / "shipped"
+    files = {name: shipped / Path(name).name for name in manifest["artefact"]["files"]}
+    picked = manifest["artefact"]["candidate"]
+    with np.load(walk.done["export"].path / "golden.npz") as golden:
+        inputs = {n: golden[n] for n in golden.files if not n.startswith("output:")}
+    with np.load(walk.done[f"parity:{picked}"].path / "outputs.npz") as outputs:
+        np.savez(scratch / "golden.npz", **inputs, **{n: outputs[n] for n in outputs.files})
+    files["golden.npz"] = scratch / "golden.npz"
+    if manifest["state"]:
+        files["state.npz"] = walk.done["distill"].path / "state.npz"
+        files["enroll.py"] = Path(__file__).parent / "tasks" / "enroll.py"
+    (scratch / "report.html").write_text(render_report(manifest), encoding="utf-8")
+    files["report.html"] = scratch / "report.html"
+    return files
+
+
+def _local(on: str) -> None:
+    if on != "local":
+        raise SetupError(
+            f"only --on local can be reached in this version, got {on!r}", at="--on"
+        )
+
+
+def _device(wanted: str) -> str:
+    if wanted == "cpu":
+        return "cpu"
+    import torch
+
+    have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return next((name for name, there in have.items() if there), "cpu")
+    if not have[wanted]:
+        raise SetupError(f"torch sees no {wanted} device here", at="--device", hint="--device cpu")
+    return wanted
+
+
+def _why(store: Store, step: str, made_of: Mapping[str, Any]) -> str:
+    """Why a step must run: the first difference from its newest result, if there is one."""
+    from edgekd.store import why
+
+    earlier = [entry for _, entry in store.list() if entry.made_of.get("step") == step]
+    return why(earlier[-1].made_of, made_of) if earlier else "never run"

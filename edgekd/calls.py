@@ -89,3 +89,13 @@ def _from_file(path: Path) -> ModuleType:
 def _importable(folder: Path) -> None:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
+
+
+def locate(name: str, base: Path) -> Path:
+    """Where a file is: ``package:path`` inside a package, else relative to ``base``."""
+    package, colon, inside = name.partition(":")
+    if colon and package.isidentifier() and not (base / name).exists():
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.submodule_search_locations:
+            return Path(spec.submodule_search_locations[0]) / inside
+    return (base / name).resolve()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.artefact import open_artefact
-from edgekd.plan import installed
+from edgekd.steps import installed
 from edgekd.spec import Metric, Recipe, digest, plain
 from edgekd.store import Entry
 from edgekd.target import Target

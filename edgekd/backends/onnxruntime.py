@@ -8,11 +8,12 @@ float costs less than what quantising it would.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from edgekd.events import Emit, Event
 from edgekd.extras import installed
 
 __all__ = ["BACKEND", "POLICIES", "OnnxRuntime"]
+
+Say = Callable[[str], None]
 
 MAIN = "model.onnx"
 _BATCH = 8
@@ -86,8 +89,8 @@ class OnnxRuntime:
             ("ort-int8-dynamic", "int8", "dynamic-matmul-s7" if saturates else "dynamic-matmul"),
         ]
         return [
-            Candidate(id, self.name, "onnxruntime", precision, policy)
-            for id, precision, policy in rows
+            Candidate(label, self.name, "onnxruntime", precision, policy)
+            for label, precision, policy in rows
             if precision in precisions
         ]
 
@@ -104,7 +107,11 @@ class OnnxRuntime:
         policy = POLICIES[candidate.policy]
         policy = replace(policy, ops=tuple(_without(policy.ops, candidate.never_quantize)))
         out.mkdir(parents=True, exist_ok=True)
-        facts = _BUILDERS[policy.kind](model, policy, calibration, out / MAIN, emit)
+
+        def say(text: str) -> None:
+            emit(Event("progress", f"build:{candidate.id}", text))
+
+        facts = _BUILDERS[policy.kind](model, policy, calibration, out / MAIN, say)
         return {
             "files": [MAIN],
             "main": MAIN,
@@ -126,14 +133,14 @@ def _without(names: Sequence[str], dropped: Sequence[str]) -> list[str]:
 
 
 def _copy(
-    model: Path, policy: Policy, calibration: Mapping[str, NDArray[Any]], out: Path, emit: Emit
+    model: Path, policy: Policy, calibration: Mapping[str, NDArray[Any]], out: Path, say: Say
 ) -> dict[str, Any]:
     shutil.copyfile(model, out)
     return {}
 
 
 def _dynamic(
-    model: Path, policy: Policy, calibration: Mapping[str, NDArray[Any]], out: Path, emit: Emit
+    model: Path, policy: Policy, calibration: Mapping[str, NDArray[Any]], out: Path, say: Say
 ) -> dict[str, Any]:
     """Quantise the weights of matrix products; their inputs are quantised while running."""
     if not _constant_products(model, policy.ops):
@@ -156,7 +163,7 @@ def _dynamic(
 
 
 def _static(
-    model: Path, policy: Policy, calibration: Mapping[str, NDArray[Any]], out: Path, emit: Emit
+    model: Path, policy: Policy, calibration: Mapping[str, NDArray[Any]], out: Path, say: Say
 ) -> dict[str, Any]:
     """Quantise with every way of calibration that fits in memory; keep the most faithful."""
     samples = samples_in(calibration)
@@ -167,7 +174,7 @@ def _static(
     fidelity: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="edgekd-ort-") as folder:
         for method in _affordable(policy.methods, model, probe):
-            emit(Event("progress", text=f"calibrating by {method}"))
+            say(f"calibrating by {method}")
             _quantise(model, policy, method, calibration, Path(folder) / f"{method}.onnx")
             fidelity[method] = _compare(_outputs(Path(folder) / f"{method}.onnx", probe), wanted)
         best = max(fidelity, key=lambda method: fidelity[method]["sqnr_db"])
@@ -307,10 +314,7 @@ def _quantised_ops(model: Path) -> dict[str, int]:
 
     graph = onnx.load(str(model), load_external_data=False).graph
     integer = {
-        name
-        for node in graph.node
-        if node.op_type == "DequantizeLinear"
-        for name in node.output
+        name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output
     }
     counts: Counter[str] = Counter()
     for node in graph.node:
@@ -352,7 +356,8 @@ def _toolchain(doing: str) -> Iterator[Any]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield quantization
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield quantization
     except Exception as error:
         raise _failed(doing, error) from error
     finally:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import edgekd
+import edgekd.agent
 from edgekd.backends.base import Candidate, require, samples_in, tool_versions
 from edgekd.errors import StageError
 from edgekd.events import Emit, Event
@@ -107,7 +107,8 @@ class OpenVino:
         if policy.quantise and not samples:
             raise StageError("static quantisation needs calibration samples, found none")
         out.mkdir(parents=True, exist_ok=True)
-        emit(Event("progress", text="quantising with NNCF" if policy.quantise else "converting"))
+        doing = "quantising with NNCF" if policy.quantise else "converting"
+        emit(Event("progress", f"build:{candidate.id}", doing))
         facts = _in_child(model, policy, candidate, calibration, out)
         return {
             "files": [MAIN, WEIGHTS],
@@ -134,7 +135,8 @@ def _in_child(
     """Run the worker on a request file and return what it found."""
     with tempfile.TemporaryDirectory(prefix="edgekd-ov-") as name:
         folder = Path(name)
-        np.savez(folder / "calibration.npz", **(dict(calibration) if policy.quantise else {}))
+        feeds: dict[str, Any] = dict(calibration) if policy.quantise else {}
+        np.savez(folder / "calibration.npz", **feeds)
         request = {
             **asdict(policy),
             "model": str(model.absolute()),
@@ -177,7 +179,7 @@ def _run_worker(folder: Path, label: str) -> None:
 
 def _environment() -> dict[str, str]:
     """Return the child's environment: it must find this very edgekd, and count on one core."""
-    root = str(Path(edgekd.__file__).parents[1])
+    root = str(Path(edgekd.agent.__file__).parents[2])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     quiet = {"PYTHONHASHSEED": "0", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
     return {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, paths))}

@@ -1,12 +1,11 @@
 """The child process of the OpenVINO backend: ONNX in, IR out.
 
-    python -m edgekd.backends.openvino_worker request.json
+``python -m edgekd.backends.openvino_worker request.json``
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -40,7 +39,7 @@ def main(arguments: list[str]) -> int:
     """Serve one request file."""
     request = json.loads(Path(arguments[0]).read_text("utf-8"))
     ov = import_openvino()
-    model = ov.Core().read_model(request["model"])
+    model = ov.convert_model(request["model"])
     facts: dict[str, Any] = {"quantised_ops": {}}
     known = _names(model)
     if request["quantise"]:
@@ -113,14 +112,13 @@ def _quantised_ops(model: Any) -> dict[str, int]:
 
 
 def _names(model: Any) -> set[str]:
-    """Return the names that come from the ONNX graph, whose own names are canonical."""
-    return {node.get_friendly_name() for node in model.get_ops() if not _numbered(node)}
+    """Return the layer names that come from the ONNX graph, whose own names are canonical.
 
-
-def _numbered(node: Any) -> bool:
-    """Tell whether OpenVINO numbered the name itself, from a counter of its process."""
-    name: str = node.get_friendly_name()
-    return re.fullmatch(rf"{re.escape(node.get_type_name())}_\d+", name) is not None
+    Such a layer is called like the value it makes; OpenVINO numbers the others by a counter.
+    """
+    nodes = model.get_ops()
+    made = {name for node in nodes for port in node.outputs() for name in port.get_names()}
+    return made & {node.get_friendly_name() for node in nodes}
 
 
 def canonicalise(path: Path, known: set[str]) -> None:

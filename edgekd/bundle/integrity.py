@@ -102,9 +102,7 @@ def _audit(contents: Contents) -> Audit:
     raw = _lists(contents, found)
     lists, recorded = _weigh(raw, found)
     faults += [fault for fault in lists if fault.file not in unreadable]
-    faults += [
-        fault for fault in _compare(found, recorded) if fault.file not in unreadable
-    ]
+    faults += [fault for fault in _compare(found, recorded) if fault.file not in unreadable]
     note = ""
     if not faults and contents.root.is_file():
         faults, note = _container(contents)
@@ -123,11 +121,14 @@ def _hashed(contents: Contents) -> tuple[dict[str, str], list[Fault]]:
 
 
 def _lists(contents: Contents, found: Mapping[str, str]) -> dict[str, bytes]:
+    """Read the two lists where they are; one too large to be a list counts as empty."""
     raw = {}
     for name in (MANIFEST, SUMS):
-        with suppress(*DAMAGE):
-            raw[name] = contents.read(name) if name in found else b""
-    return {name: text for name, text in raw.items() if text}
+        if name in found:
+            raw[name] = b""
+            with suppress(*DAMAGE):
+                raw[name] = contents.read(name)
+    return raw
 
 
 def _weigh(
@@ -142,9 +143,7 @@ def _weigh(
     Returns:
         Faults of the lists themselves, and the digests that the other files are held against.
     """
-    faults = [
-        Fault(name, "missing", "missing") for name in (MANIFEST, SUMS) if name not in found
-    ]
+    faults = [Fault(name, "missing", "missing") for name in (MANIFEST, SUMS) if name not in found]
     listed = _manifest_files(raw.get(MANIFEST, b""))
     sums = raw.get(SUMS, b"").decode("latin-1")
     by_sums = _parse(sums)
@@ -157,10 +156,15 @@ def _weigh(
         if wanted == sums:
             return faults, listed
         if by_sums.get(MANIFEST) == found[MANIFEST] or _alike(wanted, sums):
-            return [*faults, Fault(SUMS, "changed", "changed: it differs from the manifest")], listed
+            return [
+                *faults,
+                Fault(SUMS, "changed", "changed: it differs from the manifest"),
+            ], listed
     recorded = by_sums.get(MANIFEST)
     if recorded == found[MANIFEST]:
-        return [*faults, Fault(MANIFEST, "damaged", "it lists no files")], _without(by_sums, MANIFEST)
+        return [*faults, Fault(MANIFEST, "damaged", "it lists no files")], _without(
+            by_sums, MANIFEST
+        )
     if recorded is None:
         lost = Fault(SUMS, "changed", f"changed: it does not list {MANIFEST}")
         return [*faults, lost], listed or _without(by_sums, MANIFEST)
@@ -177,9 +181,7 @@ def _compare(found: Mapping[str, str], recorded: Mapping[str, str]) -> list[Faul
         if name in recorded and recorded[name] != files[name]
     ]
     faults += [Fault(name, "missing", "missing") for name in recorded if name not in files]
-    return faults + [
-        Fault(name, "added", _added(name)) for name in files if name not in recorded
-    ]
+    return faults + [Fault(name, "added", _added(name)) for name in files if name not in recorded]
 
 
 def _container(contents: Contents) -> tuple[list[Fault], str]:

@@ -22,6 +22,7 @@ from edgekd.bundle.schema import (
     number,
     pattern,
     record,
+    string,
     table,
     text,
     unless_not_run,
@@ -68,7 +69,7 @@ _ARTEFACT = {
     "bytes": count,
 }
 _RUNNER_UP = record(
-    {"candidate": text, "status": choice("rejected", "runner-up"), "why": text},
+    {"candidate": text, "status": choice("rejected", "runner-up"), "why": string},
     {"bytes": maybe(count), "runtime": text, "precision": text},
 )
 _METRIC = record({"value": number, "low": maybe(number), "high": maybe(number), "n": count})
@@ -99,18 +100,12 @@ _ROW = record(
         "shipped": boolean,
     }
 )
-_TOLERANCE = record({}, {"max_abs": maybe(number), "min_cosine": maybe(number)})
+_BOUNDS = ("max_abs", "max_rel", "min_cosine")
+_TOLERANCE = record({}, dict.fromkeys(_BOUNDS, maybe(number)))
 _PARITY = unless_not_run(
     record(
-        {
-            "hop": text,
-            "max_abs": maybe(number),
-            "min_cosine": maybe(number),
-            "n": count,
-            "tolerance": mapping,
-            "status": STATUS,
-        },
-        {"max_rel": maybe(number)},
+        {"hop": text, "status": STATUS},
+        {**dict.fromkeys(_BOUNDS, maybe(number)), "n": count, "tolerance": _TOLERANCE},
     )
 )
 _CHOICE = record(
@@ -138,7 +133,7 @@ SCHEMA = record(
         "files": table(DIGEST),
         "measured": record({"when": text, "machine": mapping, "versions": mapping}),
     },
-    {"state": maybe(record({"file": FILE, "what": text}))},
+    {"state": maybe(record({"file": FILE}, {"what": text, "arrays": listing(text)}))},
 )
 
 
@@ -241,28 +236,28 @@ def _one_shipped(manifest: Manifest) -> Iterator[str]:
 
 
 def _intervals_hold(manifest: Manifest) -> Iterator[str]:
-    """An interval contains its value; the deciding metric is there when any is."""
+    """An interval has its ends in order; the deciding metric is there when any is."""
     for index, row in enumerate(manifest["rows"]):
         if row["metrics"] and row["primary"] not in row["metrics"]:
             yield f"rows[{index}].primary: no metric {row['primary']!r}"
         for name, metric in row["metrics"].items():
             low, high = metric.get("low"), metric.get("high")
-            if low is not None and high is not None and not low <= metric["value"] <= high:
-                yield f"rows[{index}].metrics.{name}: {metric['value']} is not in [{low}, {high}]"
+            if low is not None and high is not None and low > high:
+                yield f"rows[{index}].metrics.{name}: low {low} is above high {high}"
 
 
 def _parity_agrees(manifest: Manifest) -> Iterator[str]:
     """A hop that passed is within its own tolerance."""
     for index, hop in enumerate(manifest["parity"]):
-        if hop.get("status") == "passed" and not within(hop, hop["tolerance"]):
+        if hop.get("status") == "passed" and not within(hop, hop.get("tolerance", {})):
             yield f"parity[{index}]: {hop['hop']} passed, but is beyond its tolerance"
 
 
 def _golden_bounds(manifest: Manifest) -> Iterator[str]:
     """Golden outputs have at least one bound to be compared by."""
     tolerance = manifest["golden"]["tolerance"]
-    if tolerance.get("max_abs") is None and tolerance.get("min_cosine") is None:
-        yield "golden.tolerance: max_abs or min_cosine wanted, neither found"
+    if all(tolerance.get(bound) is None for bound in _BOUNDS):
+        yield f"golden.tolerance: one of {', '.join(_BOUNDS)} wanted, none found"
 
 
 def _ladder_in_order(manifest: Manifest) -> Iterator[str]:
@@ -286,9 +281,26 @@ _RULES = (
 
 
 def within(measured: Manifest, tolerance: Manifest) -> bool:
-    """Tell whether ``max_abs`` and ``min_cosine`` keep to the bounds that are given."""
-    worst, least = measured.get("max_abs"), measured.get("min_cosine")
-    most, floor = tolerance.get("max_abs"), tolerance.get("min_cosine")
-    return (most is None or (worst is not None and worst <= most)) and (
-        floor is None or (least is not None and least >= floor)
-    )
+    """Tell whether a measured parity keeps to the bounds that are given."""
+    return not beyond(measured, tolerance)
+
+
+def beyond(measured: Manifest, tolerance: Manifest) -> list[str]:
+    """List the bounds that a measured parity breaks; a value that is not known breaks its bound.
+
+    Args:
+        measured: ``max_abs``, ``max_rel`` (largest error, by itself and as a share of the largest
+            output) and ``min_cosine`` (of one sample).
+        tolerance: The same keys; absent or null for no bound.
+    """
+    broken = []
+    for name in _BOUNDS:
+        bound, value = tolerance.get(name), measured.get(name)
+        if bound is None:
+            continue
+        most = name != "min_cosine"
+        good = value is not None and (value <= bound if most else value >= bound)
+        if not good:
+            shown = "not measured" if value is None else f"{value:.6g}"
+            broken.append(f"{name} {shown}, {'at most' if most else 'at least'} {bound:g} allowed")
+    return broken

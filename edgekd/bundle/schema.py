@@ -38,6 +38,11 @@ def text(value: Any, at: str) -> list[str]:
     return [] if isinstance(value, str) and value else wrong(at, "text", value)
 
 
+def string(value: Any, at: str) -> list[str]:
+    """Accept any string."""
+    return [] if isinstance(value, str) else wrong(at, "a string", value)
+
+
 def number(value: Any, at: str) -> list[str]:
     """Accept a finite number."""
     right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -56,7 +56,9 @@ class OnnxNetwork:
         x = np.ascontiguousarray(x, dtype=self._dtype)
         if self.batch is None or len(x) == self.batch:
             return self._run(x)
-        parts = [self._padded(x[start : start + self.batch]) for start in range(0, len(x), self.batch)]
+        parts = [
+            self._padded(x[start : start + self.batch]) for start in range(0, len(x), self.batch)
+        ]
         return np.concatenate(parts) if parts else self._padded(x)
 
     def _check(self, x: NDArray[Any]) -> None:

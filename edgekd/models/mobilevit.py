@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekd.errors import RecipeError
+from edgekd.models.sizes import check_size
 
 
 @dataclass(frozen=True)
@@ -53,25 +54,6 @@ def mobilevit(variant: str = "xxs", *, size: int = 64, classes: int = 0) -> Mobi
         raise RecipeError(f"MobileViT has no variant {variant!r}; known: {', '.join(VARIANTS)}")
     check_size(size)
     return MobileViT(VARIANTS[variant], classes)
-
-
-def check_size(size: int) -> None:
-    """Refuse input sizes whose feature maps would have odd sides.
-
-    At strides 8, 16 and 32 the map must split into 2×2 patches; 84 pixels give 11 and 3, which
-    other implementations paper over with Resize nodes that TensorRT refuses.
-
-    Raises:
-        RecipeError: ``size`` is not a positive multiple of 64.
-    """
-    if size <= 0 or size % 64:
-        below, above = max(64, size // 64 * 64), (size // 64 + 1) * 64
-        raise RecipeError(
-            f"MobileViT cannot run at {size} px: its 2×2 patches need a multiple of 64"
-            " (other sizes insert Resize nodes, slower and refused by TensorRT)",
-            at="setting: size",
-            hint=f"use {below if below >= size else above} (images are resized to it on loading)",
-        )
 
 
 class MobileViT(nn.Module):

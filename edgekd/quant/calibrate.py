@@ -71,9 +71,7 @@ def _check_one(name: str, values: NDArray[Any], port: Mapping[str, Any]) -> None
     ):
         raise DataError(f"calibration samples have shape {found}, wanted {wanted}", at=at)
     if "dtype" in port and values.dtype != np.dtype(port["dtype"]):
-        raise DataError(
-            f"calibration samples are {values.dtype}, wanted {port['dtype']}", at=at
-        )
+        raise DataError(f"calibration samples are {values.dtype}, wanted {port['dtype']}", at=at)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         bad = int((~np.isfinite(values.reshape(len(values), -1)).all(axis=1)).sum())
         raise DataError(

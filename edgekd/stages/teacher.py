@@ -13,7 +13,7 @@ from torch import nn
 
 from edgekd.artefact import Artefact
 from edgekd.backends.torch_eager import HEAD, MAIN, WEIGHTS, save_network
-from edgekd.calls import invoke
+from edgekd.calls import invoke, locate
 from edgekd.distill.views import in_process, spec_input
 from edgekd.errors import DataError, RecipeError
 from edgekd.events import Emit
@@ -41,7 +41,7 @@ def teacher(
     """
     network, base = rebuild(Network, spec["network"]), Path(spec["base"])
     contract = network.input or rebuild(Input, spec["input"])
-    weights = (base / network.weights).resolve()
+    weights = locate(network.weights, base)
     found = _pinned(weights, network.sha256)
     if weights.suffix == ".onnx":
         model, facts = _onnx(weights, contract, out)

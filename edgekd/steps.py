@@ -11,6 +11,7 @@ from pathlib import Path
 
 
 from edgekd.backends.base import Candidate, backend
+from edgekd.calls import locate
 from edgekd.closure import code_digest
 from edgekd.device.fingerprint import fingerprint
 from edgekd.errors import DataError, SetupError
@@ -102,7 +103,7 @@ def _teacher(recipe: Recipe, judged: Mapping[str, Json], files: tuple[Path, ...]
             "objective": plain(PLAIN),
         }
         return Step("teacher", stage("train"), spec, {}, files, TRAINING)
-    weights = base_of(recipe) / network.weights
+    weights = locate(network.weights, base_of(recipe))
     if not weights.is_file():
         raise DataError(
             f"no teacher weights at {weights}",

@@ -1,0 +1,190 @@
+"""The texts that a bundle carries for people: ``README.md`` and ``THIRD_PARTY_NOTICES.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from edgekd.table import markdown
+
+Manifest = Mapping[str, Any]
+
+_WHAT = {
+    "manifest.json": "every number of the report, the tensor contract, all digests",
+    "SHA256SUMS": "sha256 of every file but itself, for `sha256sum -c`",
+    "README.md": "this page",
+    "report.html": "the report; one page, opens offline",
+    "LICENSE": "licence of edgekd",
+    "THIRD_PARTY_NOTICES.md": "what the model was made from, and its licences",
+    "enroll.py": "few-shot: learn new classes from a few examples; needs numpy alone",
+}
+
+
+_STATE = "what the task needs beside the network"
+
+
+def readme(manifest: Manifest, names: Iterable[str]) -> str:
+    """Write ``README.md``: what is inside, how to verify, how to run.
+
+    Args:
+        manifest: The manifest; its files need not be known yet.
+        names: Files of the bundle.
+    """
+    name, artefact = manifest["name"], manifest["artefact"]
+    claims = "".join(f"- {claim}\n" for claim in manifest["claims"])
+    return f"""# {name}
+
+{artefact["candidate"]} for target `{manifest["target"]["name"]}`, made by edgekd \
+{manifest["edgekd"]} from recipe `{manifest["recipe"]["name"]}`.
+
+{claims}
+{markdown(manifest)}
+Every row is measured, on the file that its runtime loads; what was not run says why. Intervals
+are 95 %, latency is of one inference{_where(manifest)}. The row marked ► is in this folder.
+
+## What is inside
+
+{_inside(manifest, names)}
+## Verify
+
+    sha256sum -c SHA256SUMS        # the files are what was written; needs nothing but coreutils
+    edgekd verify .                # … and give the golden outputs in their runtime
+    edgekd verify . --task         # … and the task metric, measured again
+
+Checksums in a folder prove that it is whole, not where it came from. `sha256sum SHA256SUMS`
+prints the bundle's digest; whoever keeps that digest elsewhere pins every file with
+`edgekd verify . --expect DIGEST`.
+
+## Run
+
+{_contract(manifest)}
+Run it in this folder:
+
+```python
+{_snippet(manifest, set(names))}```
+"""
+
+
+def notices(manifest: Manifest) -> str:
+    """Write ``THIRD_PARTY_NOTICES.md``: teacher, data, runtime."""
+    inputs = manifest["inputs"]
+    teacher, data = inputs.get("teacher"), inputs["data"]
+    lines = [
+        "# What this model was made from",
+        "",
+        "edgekd itself is under Apache-2.0. The weights in this bundle were trained on, and the",
+        "golden samples taken from:",
+        "",
+        f"- **Data**: {data.get('source', 'not named')}. {data.get('note') or ''}".rstrip(),
+    ]
+    if teacher:
+        licence = teacher.get("license") or "no licence was named; ask its author"
+        label = teacher.get("label") or "unnamed"
+        lines.append(f"- **Teacher**: {label}. Licence of its weights: {licence}.")
+    lines += ["", "The runtime is not part of the bundle and has a licence of its own.", ""]
+    return "\n".join(lines)
+
+
+def _where(manifest: Manifest) -> str:
+    cpu = manifest["measured"]["machine"].get("cpu")
+    return f" on {cpu}" if cpu else ""
+
+
+def _inside(manifest: Manifest, names: Iterable[str]) -> str:
+    special = {
+        manifest["golden"]["file"]: "inputs, and the outputs that the artefact gives for them",
+        manifest["artefact"]["main"]: "the model: load this file",
+    }
+    state = manifest.get("state")
+    if state:
+        special[state["file"]] = state.get("what", _STATE)
+    what = {**_WHAT, **special}
+    every = sorted({*names, "manifest.json", "SHA256SUMS", "README.md"})
+    return "".join(f"- `{name}`{_colon(what.get(name))}\n" for name in every)
+
+
+def _colon(text: str | None) -> str:
+    return f": {text}" if text else ""
+
+
+def _contract(manifest: Manifest) -> str:
+    lines = ["| tensor | name | shape | dtype | prepared by |", "| --- | --- | --- | --- | --- |"]
+    for side in ("inputs", "outputs"):
+        for tensor in manifest["io"][side]:
+            cells = [side[:-1], f"`{tensor['name']}`", _shape(tensor["shape"]), tensor["dtype"]]
+            lines.append(f"| {' | '.join([*cells, _prepared(tensor, side)])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shape(shape: Iterable[Any]) -> str:
+    return " × ".join("n" if size is None else str(size) for size in shape)
+
+
+def _prepared(tensor: Mapping[str, Any], side: str) -> str:
+    if side == "outputs":
+        return str(tensor.get("meaning", ""))
+    if tensor.get("form") == "uint8_nhwc":
+        return "nothing: camera bytes, height × width × channel"
+    if tensor.get("mean") is None:
+        return "nothing"
+    mean, std = (", ".join(f"{value:g}" for value in tensor[key]) for key in ("mean", "std"))
+    return f"(pixel / 255 − mean) / std; mean {mean}; std {std}"
+
+
+def _snippet(manifest: Manifest, names: set[str]) -> str:
+    """Return about ten lines that run the golden inputs in the plain runtime."""
+    artefact, golden = manifest["artefact"], manifest["golden"]
+    write = _RUNNERS.get(artefact["runtime"])
+    if write is None:
+        return f"# {artefact['runtime']} has its own way to run {artefact['main']}\n"
+    imports, run = write(artefact)
+    output = manifest["io"]["outputs"][0]["name"]
+    lines = [
+        "import sys; sys.dont_write_bytecode = True  # keep the folder as it was hashed",
+        "import numpy as np",
+        imports,
+        "",
+        f'golden = np.load("{golden["file"]}")',
+        'feeds = {k: golden[k] for k in golden.files if not k.startswith("output:")}',
+        run,
+        f'print(np.abs(outputs - golden["output:{output}"]).max())',
+    ]
+    return "\n".join(lines + _few_shot(manifest, names)) + "\n"
+
+
+def _few_shot(manifest: Manifest, names: set[str]) -> list[str]:
+    state = manifest.get("state")
+    if not state or "enroll.py" not in names:
+        return []
+    return [
+        "",
+        "from enroll import Enroller",
+        f'enroller = Enroller(np.load("{state["file"]}")["base_mean"])',
+        'enroller.enroll("first", outputs[:1])  # one example makes a class',
+        'enroller.enroll("second", outputs[1:2])',
+        "print(enroller.classify(outputs[:8]))",
+    ]
+
+
+def _onnxruntime(artefact: Mapping[str, Any]) -> tuple[str, str]:
+    run = (
+        f'session = onnxruntime.InferenceSession("{artefact["main"]}")\n'
+        "outputs = session.run(None, feeds)[0]"
+    )
+    return "import onnxruntime", run
+
+
+def _openvino(artefact: Mapping[str, Any]) -> tuple[str, str]:
+    precision = artefact["options"].get("precision", "f32")
+    run = (
+        f'options = {{"INFERENCE_PRECISION_HINT": "{precision}"}}  # else it picks one in silence\n'
+        f'model = openvino.Core().compile_model("{artefact["main"]}", "CPU", options)\n'
+        "outputs = model(feeds)[0]"
+    )
+    return "import openvino", run
+
+
+_RUNNERS: Mapping[str, Callable[[Mapping[str, Any]], tuple[str, str]]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}

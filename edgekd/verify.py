@@ -1,0 +1,272 @@
+"""Prove a bundle again: files, manifest, golden outputs in its own runtime, task metric."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd.bundle.integrity import Audit, audit
+from edgekd.bundle.manifest import beyond, faults
+from edgekd.bundle.read import Bundle, open_bundle, read_manifest
+from edgekd.errors import EdgekdError, SetupError, UsageError, VerifyError
+from edgekd.events import Emit, Event, silent
+
+if TYPE_CHECKING:
+    from edgekd.device.link import Loaded
+
+Report = dict[str, Any]
+
+FILES, MANIFEST, PIN = "files", "manifest", "expected digest"
+GOLDEN, TASK = "golden outputs", "task metric"
+SLACK = 0.005
+"""A task metric measured again stays in its recorded interval, or within this share of itself."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked.
+
+    Attributes:
+        name: What.
+        wrong: Everything wrong with it, in words.
+        not_run: Why it was not checked; empty when it was.
+        facts: What was measured.
+    """
+
+    name: str
+    wrong: tuple[str, ...] = ()
+    not_run: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """``passed``, ``failed`` or ``not_run``."""
+        return "not_run" if self.not_run else "failed" if self.wrong else "passed"
+
+    def plain(self) -> dict[str, Any]:
+        """Return the check as JSON: ``name``, ``status``, ``facts``."""
+        facts = dict(self.facts)
+        if self.wrong:
+            facts["faults"] = list(self.wrong)
+        if self.not_run:
+            facts["why"] = self.not_run
+        return {"name": self.name, "status": self.status, "facts": facts}
+
+
+class BundleFailed(VerifyError):
+    """A bundle is not what it claims to be; ``report`` is what `verify` would have returned."""
+
+    def __init__(self, report: Report) -> None:
+        wrong = [
+            f"{check['name']}: {fault}"
+            for check in report["checks"]
+            for fault in check["facts"].get("faults", ())
+        ]
+        super().__init__(
+            "the bundle does not verify:\n  " + "\n  ".join(wrong), at=report["bundle"]
+        )
+        self.report = report
+
+
+def verify(
+    bundle: Path | str,
+    *,
+    hashes_only: bool = False,
+    task: bool = False,
+    on: str = "local",
+    expect: str | None = None,
+    emit: Emit = silent,
+) -> Report:
+    """Check a bundle; all faults are reported at once.
+
+    Args:
+        bundle: Folder or ``.zip``.
+        hashes_only: Check files and manifest; load no runtime, import nothing but the standard
+            library.
+        task: Measure the task metric again, on the recipe's data.
+        on: ``local``.
+        expect: Digest that the bundle must have (sha256 of its ``SHA256SUMS``). Checksums inside
+            a bundle prove that it is whole; this proves which one it is.
+        emit: Progress.
+
+    Returns:
+        ``bundle``, ``digest``, ``status``, ``checks`` (each ``name``, ``status``, ``facts``) and
+        ``notes``: what one should know, for instance that this is another machine.
+
+    Raises:
+        BundleFailed: The bundle is not what it claims to be.
+        SetupError: Its runtime, or the task's data, is not here.
+        RuntimeCrash: The runtime died.
+        UsageError: There is no bundle, or ``expect`` is no sha256.
+    """
+    if on != "local":
+        raise SetupError(f"only --on local can be reached in this version, got {on!r}", at="--on")
+    pin = None if expect is None else _pin(expect)
+    bundle = Path(bundle)
+    emit(Event("start", "verify", f"hashing {bundle}"))
+    found = audit(bundle)
+    checks = [_files(found), _manifest(bundle, found)]
+    checks += [] if pin is None else [_pinned(found, pin)]
+    notes = [found.note] if found.note else []
+    if not hashes_only or task:
+        checks += _behaviour(bundle, checks, notes, golden=not hashes_only, task=task, emit=emit)
+    report = _report(bundle, found, checks, notes)
+    emit(Event("end", "verify", report["status"]))
+    if report["status"] == "failed":
+        raise BundleFailed(report)
+    return report
+
+
+def _report(bundle: Path, found: Audit, checks: list[Check], notes: list[str]) -> Report:
+    failed = any(check.wrong for check in checks)
+    return {
+        "bundle": str(bundle),
+        "digest": found.digest,
+        "status": "failed" if failed else "passed",
+        "checks": [check.plain() for check in checks],
+        "notes": notes,
+    }
+
+
+def _pin(expect: str) -> str:
+    pin = expect.strip().lower().removeprefix("sha256:")
+    if not re.fullmatch(r"[0-9a-f]{64}", pin):
+        raise UsageError(
+            f"{expect!r} is no sha256: 64 hex digits wanted",
+            at="--expect",
+            hint="sha256sum SHA256SUMS, run in the bundle, prints its digest",
+        )
+    return pin
+
+
+def _files(found: Audit) -> Check:
+    return Check(FILES, tuple(map(str, found.faults)), facts={"files": found.files})
+
+
+def _manifest(bundle: Path, found: Audit) -> Check:
+    """Check what the manifest says; one that cannot be read is the files' fault, named there."""
+    try:
+        return Check(MANIFEST, tuple(faults(read_manifest(bundle))))
+    except EdgekdError as error:
+        if found.faults:
+            return Check(MANIFEST, not_run="it cannot be read")
+        return Check(MANIFEST, (error.what,))
+
+
+def _pinned(found: Audit, pin: str) -> Check:
+    same = found.digest == pin
+    wrong = () if same else (f"{pin[:12]}… wanted, {(found.digest or 'none')[:12]}… found",)
+    return Check(PIN, wrong, facts={"wanted": pin, "found": found.digest})
+
+
+def _behaviour(
+    bundle: Path, before: list[Check], notes: list[str], *, golden: bool, task: bool, emit: Emit
+) -> list[Check]:
+    """Run the artefact, unless its files are not what was written: those are not run."""
+    wanted = [*([GOLDEN] if golden else []), *([TASK] if task else [])]
+    failed = [check.name for check in before if check.wrong]
+    if failed:
+        why = f"the bundle failed before: {', '.join(failed)}"
+        return [Check(name, not_run=why) for name in wanted]
+    checks = []
+    with open_bundle(bundle) as opened:
+        if golden:
+            emit(Event("progress", "verify", "running the golden inputs"))
+            checks.append(_golden(opened, notes))
+        if task:
+            emit(Event("progress", "verify", "measuring the task metric"))
+            checks.append(_task(opened, emit))
+    return checks
+
+
+def _golden(bundle: Bundle, notes: list[str]) -> Check:
+    """Give the golden inputs to the artefact, one at a time as on the device."""
+    import numpy as np
+
+    from edgekd.device.link import Agent
+
+    manifest = bundle.manifest
+    artefact, golden = manifest["artefact"], manifest["golden"]
+    with np.load(bundle.path / golden["file"], allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    feeds = {name: array for name, array in arrays.items() if not name.startswith("output:")}
+    wanted = {n.removeprefix("output:"): a for n, a in arrays.items() if n not in feeds}
+    with Agent() as agent:
+        main = bundle.path / artefact["main"]
+        loaded = agent.load(artefact["runtime"], main, **artefact["options"])
+        notes += _elsewhere(manifest, loaded)
+        given = agent.run(feeds, 1)
+    wrong: list[str] = [] if wanted else [f"{golden['file']} holds no outputs"]
+    facts: dict[str, Any] = {}
+    for name, truth in wanted.items():
+        facts[name], found = _parity(truth, given.get(name), golden["tolerance"])
+        wrong += [f"output {name}: {fault}" for fault in found]
+    return Check(GOLDEN, tuple(wrong), facts={**facts, "effective": loaded.effective})
+
+
+def _parity(
+    truth: Any, given: Any, tolerance: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Compare one output with what was recorded.
+
+    Returns:
+        What was measured, and what is wrong with it.
+    """
+    import numpy as np
+
+    from edgekd.compare import compare
+
+    if given is None:
+        return {}, ["the artefact does not give it"]
+    if given.shape != truth.shape:
+        return {}, [f"shape {truth.shape} wanted, {given.shape} found"]
+    finite = np.isfinite(given).reshape(len(given), -1).all(axis=1)
+    if not finite.all():
+        worst = int(finite.argmin())
+        lost = int((~finite).sum())
+        text = f"NaN or infinite in {lost} of {len(given)} samples, the first is sample {worst}"
+        return {"n": len(given), "worst": worst, "nonfinite_samples": lost}, [text]
+    measured = compare(truth, given)
+    broken = beyond(measured, tolerance)
+    return measured, [f"sample {measured['worst']}: {fault}" for fault in broken]
+
+
+def _task(bundle: Bundle, emit: Emit) -> Check:
+    from edgekd.tasks.score import score_artefact
+
+    row = next(row for row in bundle.manifest["rows"] if row["shipped"])
+    recorded = {name: m for name, m in row["metrics"].items() if "not_run" not in m}
+    found = score_artefact(bundle.manifest, bundle.path, emit)
+    wrong = []
+    for name, metric in recorded.items():
+        if name not in found:
+            wrong.append(f"{name}: the task no longer gives it")
+        elif not _agrees(found[name]["value"], metric):
+            value = found[name]["value"]
+            wrong.append(f"{name}: {value:.4f} measured, {metric['value']:.4f} recorded")
+    return Check(TASK, tuple(wrong), facts={"metrics": found, "recorded": recorded})
+
+
+def _agrees(value: float, recorded: Mapping[str, Any]) -> bool:
+    middle, low, high = recorded["value"], recorded.get("low"), recorded.get("high")
+    if low is not None and high is not None and low <= value <= high:
+        return True
+    return bool(abs(value - middle) <= SLACK * abs(middle))
+
+
+def _elsewhere(manifest: Mapping[str, Any], loaded: Loaded) -> Iterator[str]:
+    """Say where this machine differs from the one that the numbers were measured on."""
+    from edgekd.device.fingerprint import fingerprint
+
+    there, here = manifest["measured"]["machine"], fingerprint()
+    if there.get("cpu") != here["cpu"]:
+        yield f"chosen on {there.get('cpu')}, running on {here['cpu']}"
+    lost = sorted(set(there.get("isa") or ()) - set(here["isa"]))
+    if lost:
+        yield f"this machine lacks {', '.join(lost)}"
+    version = manifest["measured"]["versions"].get(loaded.runtime)
+    if version and not version.startswith(loaded.version):
+        yield f"chosen on {loaded.runtime} {version}, running on {loaded.version}"

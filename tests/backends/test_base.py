@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from edgekd.backends import base
+from edgekd.backends.base import Candidate, backend, backends
+from edgekd.errors import SetupError, UsageError
+from edgekd.spec import canonical, plain
+
+ALL = ["fp32", "bf16", "int8"]
+VNNI = ["avx2", "avx512_vnni", "avx512_bf16"]
+
+
+def ids(name, precisions, isa):
+    return [candidate.id for candidate in backend(name).candidates(precisions, isa)]
+
+
+def test_candidates():
+    assert ids("onnxruntime", ALL, VNNI) == ["ort-fp32", "ort-int8", "ort-int8-dynamic"]
+    assert ids("onnxruntime", ["fp32"], VNNI) == ["ort-fp32"]
+    everything = ["ov-f32", "ov-f32-exact", "ov-bf16", "ov-int8", "ov-int8-conv"]
+    assert ids("openvino", ALL, VNNI) == everything
+    assert ids("openvino", ALL, ["avx2"]) == [name for name in everything if name != "ov-bf16"]
+    assert "ov-bf16" in ids("openvino", ALL, ["amx_bf16"])
+
+
+def test_int8_without_vnni_keeps_one_bit_free():
+    policies = {
+        tuple(isa): backend("onnxruntime").candidates(["int8"], isa)[0].policy
+        for isa in (["avx2"], ["avx2", "avx_vnni"], ["neon", "dotprod"])
+    }
+    assert policies == {
+        ("avx2",): "qdq-u8s7",
+        ("avx2", "avx_vnni"): "qdq-u8s8",
+        ("neon", "dotprod"): "qdq-u8s8",
+    }
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_every_candidate_is_plain_and_has_a_policy(name):
+    module = sys.modules[type(backend(name)).__module__]
+    for candidate in backend(name).candidates(ALL, VNNI):
+        assert candidate.policy in module.POLICIES
+        assert candidate.backend == name
+        again = Candidate(**plain(candidate))
+        assert canonical(again) == canonical(candidate)
+
+
+def test_planning_imports_no_toolchain():
+    script = (
+        "import sys; from edgekd.backends.base import backend, backends\n"
+        "for name in backends(): backend(name).available(); "
+        "backend(name).candidates(['fp32', 'int8'], [])\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'openvino', 'nncf'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+
+
+def test_unknown_backend_offers_the_closest():
+    with pytest.raises(UsageError, match="no backend 'openvin'") as caught:
+        backend("openvin")
+    assert "did you mean 'openvino'?" in str(caught.value)
+
+
+def test_backend_of_another_package(monkeypatch):
+    points = {
+        "theirs": EntryPoint("theirs", "edgekd.backends.onnxruntime:BACKEND", base.GROUP),
+        "broken": EntryPoint("broken", "no_such_module:BACKEND", base.GROUP),
+    }
+    monkeypatch.setattr(base, "_entry_points", lambda: points)
+    assert backends() == ["onnxruntime", "openvino", "broken", "theirs"]
+    assert backend("theirs").name == "onnxruntime"
+    with pytest.raises(SetupError, match="'broken' cannot be loaded"):
+        backend("broken")
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_missing_toolchain_says_what_to_install(name, monkeypatch, tmp_path):
+    module = sys.modules[type(backend(name)).__module__]
+    monkeypatch.setattr(module, "installed", lambda module: False)
+    assert "not installed" in backend(name).available()
+    candidate = backend(name).candidates(["fp32"], [])[0]
+    with pytest.raises(SetupError) as caught:
+        backend(name).build(tmp_path / "m.onnx", candidate, {}, tmp_path, lambda event: None)
+    assert "pip install 'edgekd[" in str(caught.value)
