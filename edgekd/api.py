@@ -11,6 +11,7 @@ from edgekd import steps
 from edgekd.discover import load_recipe, load_target
 from edgekd.errors import SetupError, UsageError
 from edgekd.events import Emit, Event, silent
+from edgekd.inputs import save_arrays
 from edgekd.spec import Recipe
 from edgekd.store import Store
 from edgekd.target import Target
@@ -177,9 +178,7 @@ def report(bundle: Path, page: Path, *, emit: Emit = silent) -> None:
 class _Request:
     """What was asked for, loaded."""
 
-    def __init__(
-        self, recipe: Recipe, targets: Sequence[Target], pick: str | int | None
-    ) -> None:
+    def __init__(self, recipe: Recipe, targets: Sequence[Target], pick: str | int | None) -> None:
         self.recipe, self.targets, self.pick = recipe, targets, pick
 
 
@@ -279,7 +278,7 @@ def _files(
     with np.load(walk.done["export"].path / "golden.npz") as golden:
         inputs = {n: golden[n] for n in golden.files if not n.startswith("output:")}
     with np.load(walk.done[f"parity:{picked}"].path / "outputs.npz") as outputs:
-        np.savez(scratch / "golden.npz", **inputs, **{n: outputs[n] for n in outputs.files})
+        save_arrays(scratch / "golden.npz", {**inputs, **{n: outputs[n] for n in outputs.files}})
     files["golden.npz"] = scratch / "golden.npz"
     if manifest["state"]:
         files["state.npz"] = walk.done["distill"].path / "state.npz"
@@ -291,9 +290,7 @@ def _files(
 
 def _local(on: str) -> None:
     if on != "local":
-        raise SetupError(
-            f"only --on local can be reached in this version, got {on!r}", at="--on"
-        )
+        raise SetupError(f"only --on local can be reached in this version, got {on!r}", at="--on")
 
 
 def _device(wanted: str) -> str:

@@ -45,7 +45,9 @@ def resolve(call: Call, base: Path) -> Callable[..., Any]:
     function = getattr(module, name, None)
     if not callable(function):
         known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise RecipeError(f"{place} has no function {name!r}", at=call.to, hint=did_you_mean(name, known))
+        raise RecipeError(
+            f"{place} has no function {name!r}", at=call.to, hint=did_you_mean(name, known)
+        )
     return function  # type: ignore[no-any-return]
 
 

@@ -13,7 +13,7 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -34,7 +34,8 @@ def code_digest(targets: Iterable[str], base: Path) -> str:
         base: Folder that relative files count from and where modules are looked for first.
     """
     lines = sorted(
-        f"{_module_of(symbol[0], base)}:{symbol[1]} {code}" for symbol, code in _reach(targets, base)
+        f"{_module_of(symbol[0], base)}:{symbol[1]} {code}"
+        for symbol, code in _reach(targets, base)
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -109,7 +110,7 @@ class _Module:
         return matching or [a.name for a in node.names]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(path: Path) -> _Module:
     module = _Module()
     tree = ast.parse(path.read_bytes(), str(path))
@@ -149,7 +150,7 @@ def _strip_docstrings(tree: ast.Module) -> None:
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             value = body[0].value
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                body[0] = ast.Pass()
+                body[:1] = [] if len(body) > 1 else [ast.Pass()]
 
 
 def _imported(wanted: _Import, file: Path, base: Path) -> list[Symbol]:
@@ -175,7 +176,7 @@ def _absolute(wanted: _Import, file: Path, base: Path) -> str:
     return ".".join([*parent, wanted.module] if wanted.module else parent)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _module_of(file: str, base: Path) -> str:
     """Dotted name of a file: relative to the outermost folder that is a package."""
     path = Path(file)
@@ -187,7 +188,7 @@ def _module_of(file: str, base: Path) -> str:
     return ".".join(parts)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _find(module: str, base: Path) -> Path | None:
     """Source file of a project module, found without importing anything."""
     top = module.partition(".")[0]

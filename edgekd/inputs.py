@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,3 +28,9 @@ def prepare(raw: NDArray[Any], contract: Mapping[str, Any]) -> NDArray[Any]:
     mean = np.asarray(contract["mean"], np.float32).reshape(shape)
     std = np.asarray(contract["std"], np.float32).reshape(shape)
     return np.ascontiguousarray((images - mean) / std)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays as ``.npz``."""
+    keywords: dict[str, Any] = dict(arrays)
+    np.savez(path, **keywords)

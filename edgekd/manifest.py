@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from edgekd.artefact import open_artefact
-from edgekd.steps import installed
 from edgekd.spec import Metric, Recipe, digest, plain
+from edgekd.steps import installed
 from edgekd.store import Entry
 from edgekd.target import Target
 from edgekd.tasks.base import paired
@@ -384,12 +384,8 @@ def _state(evidence: Evidence) -> dict[str, Any] | None:
 
 def _golden_tolerance(evidence: Evidence) -> dict[str, float]:
     """Golden outputs are the artefact's own: another machine may round differently, no more."""
-    precision = open_artefact(
-        evidence.done[f"build:{evidence.choice['picked']}"].path
-    ).precision
+    precision = open_artefact(evidence.done[f"build:{evidence.choice['picked']}"].path).precision
     return {
         "fp32": {"max_rel": 1e-4, "min_cosine": 0.99999},
         "bf16": {"max_rel": 0.05, "min_cosine": 0.999},
     }.get(precision, {"max_rel": 0.1, "min_cosine": 0.99})
-
-

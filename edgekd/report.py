@@ -1,157 +1,558 @@
-"""A bundle's report: one HTML page that opens offline, drawn from the manifest alone."""
+"""The report: one HTML page from a manifest, readable offline, on a phone, in the dark, on paper.
+
+Nothing is computed here but widths: every number is the manifest's, written by `edgekd.table`.
+Charts are HTML and a little inline SVG instead of drawings of fixed size, so that their words stay
+as large as the text around them on any screen and take their colours from the page.
+"""
 
 from __future__ import annotations
 
 import base64
-import io
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import math
+import struct
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
-from edgekd import table
+from edgekd import extras
+from edgekd.table import count, metric, metric_names, quantity, scale_of, size, tabulate
 
-INK = {"trivial": "#9a8c98", "baseline": "#7a8fa6", "teacher": "#5b5f97", "control": "#e09f3e"}
-OURS = "#1b998b"
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["render_report"]
+
+Manifest = Mapping[str, Any]
+Row = Mapping[str, Any]
+Facts = list[tuple[str, str]]
+
+TEMPLATE = "templates/report.html.j2"
+BINS = 72
+SHOWN_IMAGES = 8
+NOTHING = "–"
 
 
-def render_report(manifest: Mapping[str, Any], *, examples: Mapping[str, Any] | None = None) -> str:
-    """Render the page.
+def render_report(
+    manifest: Manifest,
+    *,
+    examples: Mapping[str, NDArray[np.uint8]] | None = None,
+    curves: Mapping[str, Sequence[float]] | None = None,
+) -> str:
+    """Write the report of a bundle.
 
     Args:
-        manifest: A bundle's manifest.
-        examples: Class name → uint8 images (n, H, W, C), a line of pictures each.
+        manifest: The bundle's manifest; nothing else is read.
+        examples: Class → images (n, height, width, channels), 1 or 3 channels.
+        curves: Training → loss of each epoch; the manifest's own when None.
 
     Returns:
-        HTML without script and without outside links; equal input gives equal text.
+        HTML without scripts and without links to anywhere; equal input gives an equal page.
+
+    Raises:
+        SetupError: jinja2 is not installed.
     """
-    from jinja2 import Environment
-
-    source = (Path(__file__).parent / "templates" / "report.html.j2").read_text(encoding="utf-8")
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
-    rows, shown = manifest["rows"], table.tabulate(manifest)
-    return page.render(
-        m=manifest,
-        headers=list(shown.columns),
-        cells=list(zip(rows, shown.rows, strict=True)),
-        footnotes=[f"[{n}] {why}" for n, why in enumerate(shown.notes, 1)],
-        pictures=_pictures(manifest, examples or {}),
-        settings=json.dumps(manifest["recipe"]["settings"], indent=1, sort_keys=True),
-        machine=json.dumps(manifest["measured"]["machine"], indent=1, sort_keys=True),
-        command=_command(manifest),
+    template = _template()
+    return str(
+        template.render(
+            manifest=manifest,
+            headline=_headline(manifest),
+            proven=_proven(manifest),
+            table=tabulate(manifest),
+            shipped=[bool(row["shipped"]) for row in manifest["rows"]],
+            examples=_examples(examples or {}),
+            accuracy=_accuracy(manifest),
+            gains=_gains(manifest),
+            latencies=_latencies(manifest["rows"]),
+            costs=_costs(manifest["rows"]),
+            candidates=_candidates(manifest),
+            parity=[_hop(hop) for hop in manifest["parity"]],
+            curves=_curves(_histories(manifest) if curves is None else curves),
+            provenance=_provenance(manifest),
+            commands=_commands(manifest),
+        )
     )
 
 
-def _command(manifest: Mapping[str, Any]) -> str:
-    settings = "".join(f" --set {k}={v}" for k, v in manifest["recipe"]["settings"].items())
-    name = manifest["recipe"]["name"]
-    return f"edgekd compress --recipe {name} --target {manifest['target']['name']}{settings}"
+def _template() -> Any:
+    try:
+        import jinja2
+    except ImportError as error:
+        raise extras.missing("jinja2", "the report") from error
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    source = files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
+    return environment.from_string(source)
 
 
-def _pictures(manifest: Mapping[str, Any], examples: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(title, data URI) of every figure."""
-    import matplotlib
+# The head
 
-    matplotlib.use("Agg")
-    rows = manifest["rows"]
-    figures = [
-        (f"{rows[0]['primary']} on unseen test classes, 95 % interval", _accuracy(rows)),
-        ("Latency of one inference, all timed samples", _latency(rows)),
-        ("Size and multiply-accumulates (logarithmic)", _sizes(rows)),
+
+def _headline(manifest: Manifest) -> list[dict[str, str]]:
+    """Return the figures of what ships that a reader looks for first."""
+    row = _shipped(manifest)
+    if row is None:
+        return []
+    latency = row["latency"]
+    measured = "not_run" not in latency
+    primary = row["metrics"].get(row["primary"])
+    tiles = [
+        _tile(row["primary"], _score(row["primary"], primary), _interval_note(row, primary)),
+        _tile("file size", size(row["file_bytes"]), f"{count(row['params'])} parameters"),
     ]
-    if manifest.get("training"):
-        figures.append(("Training loss per epoch", _curves(manifest["training"])))
-    if examples:
-        figures.insert(0, ("Test classes: one line each, never seen in training", _grid(examples)))
-    return figures
+    if measured:
+        wall, cpu = latency["wall_ms"], latency["cpu_ms"]
+        threads = latency["threads"]
+        note = "1 thread" if threads == 1 else f"{threads or 'unknown number of'} threads"
+        tiles += [
+            _tile("latency, p50", f"{quantity(wall['p50'])} ms", f"p99 {quantity(wall['p99'])} ms"),
+            _tile("processor time", f"{quantity(cpu['p50'])} ms", note),
+        ]
+    else:
+        tiles.append(_tile("latency", "not run", latency["not_run"]))
+    return tiles
 
 
-def _figure(height: float) -> tuple[Any, Any]:
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update({"svg.hashsalt": "edgekd", "font.size": 10, "axes.spines.top": False,
-                         "axes.spines.right": False, "svg.fonttype": "path"})
-    return plt.subplots(figsize=(8, height), layout="constrained")
+def _tile(name: str, value: str, note: str) -> dict[str, str]:
+    return {"name": name, "value": value, "note": note}
 
 
-def _svg(figure: Any) -> str:
-    import matplotlib.pyplot as plt
-
-    text = io.BytesIO()
-    figure.savefig(text, format="svg", metadata={"Date": None}, facecolor="white")
-    plt.close(figure)
-    return "data:image/svg+xml;base64," + base64.b64encode(text.getvalue()).decode()
+def _shipped(manifest: Manifest) -> Row | None:
+    return next((row for row in manifest["rows"] if row["shipped"]), None)
 
 
-def _colour(row: Mapping[str, Any]) -> str:
-    return INK.get(row["kind"], OURS)
+def _score(name: str, value: Row | None) -> str:
+    if value is None or "not_run" in value:
+        return "not run"
+    return metric(name, value)
 
 
-def _accuracy(rows: Sequence[Mapping[str, Any]]) -> str:
-    figure, axes = _figure(0.6 + 0.38 * len(rows))
-    primary = rows[0]["primary"]
-    for place, row in enumerate(reversed(rows)):
-        value = row["metrics"][primary]
-        mid, half = 100 * value["value"], 50 * (value["high"] - value["low"])
-        axes.errorbar(mid, place, xerr=half, fmt="o", color=_colour(row), capsize=4)
-        axes.annotate(f"{mid:.1f}", (mid, place), (0, 7), textcoords="offset points", ha="center",
-                      fontsize=9)
-    axes.set_yticks(range(len(rows)), [row["label"] for row in reversed(rows)])
-    axes.set_ylim(-0.6, len(rows) - 0.3)
-    axes.set_xlabel("%")
-    axes.grid(axis="x", alpha=0.3)
-    return _svg(figure)
+def _interval_note(row: Row, value: Row | None) -> str:
+    if value is None:
+        return "no such metric was measured"
+    if "not_run" in value:
+        return str(value["not_run"])
+    return f"measured, 95 % interval, n = {value['n']}"
 
 
-def _latency(rows: Sequence[Mapping[str, Any]]) -> str:
+def _proven(manifest: Manifest) -> dict[str, Any]:
+    ladder = manifest["ladder"]
+    tally = {name: sum(rung["status"] == name for rung in ladder) for name in _WORDS}
+    return {"rungs": [_rung(rung) for rung in ladder], "of": len(ladder), **tally}
+
+
+_WORDS = {"passed": "passed", "failed": "failed", "not_run": "not run"}
+
+
+def _rung(rung: Row) -> dict[str, Any]:
+    why = rung.get("why") or ("" if rung["status"] == "passed" else "no reason given")
+    facts = [(str(name), _plain(value)) for name, value in (rung.get("facts") or {}).items()]
+    return {**rung, "word": _WORDS[rung["status"]], "why": _plain(why), "facts": facts}
+
+
+# Charts: every position is a share of the track's width, in percent
+
+
+def _accuracy(manifest: Manifest) -> list[dict[str, Any]]:
+    """Return one panel a metric: value and interval of every row on a common axis."""
+    return [_panel(name, manifest["rows"]) for name in metric_names(manifest)]
+
+
+def _panel(name: str, rows: Sequence[Row]) -> dict[str, Any]:
+    known = [row for row in rows if _measured(row["metrics"].get(name))]
+    ends = [end for row in known for end in _ends(row["metrics"][name])]
+    axis = _Axis.linear(ends)
+    lines = []
+    for row in known:
+        value = row["metrics"][name]
+        low, high = _ends(value)
+        lines.append(
+            {
+                "label": row["label"],
+                "kind": row["kind"],
+                "shipped": row["shipped"],
+                "text": metric(name, value),
+                "at": axis.at(value["value"]),
+                "from": axis.at(low),
+                "width": round(axis.at(high) - axis.at(low), 2),
+            }
+        )
+    scale, unit = scale_of(name, known[0]["metrics"][name]) if known else (1.0, "")
+    units = sorted({row["metrics"][name]["n"] for row in known})
+    return {
+        "name": name,
+        "lines": lines,
+        "ticks": [(axis.at(tick), f"{tick * scale:.6g}{unit}") for tick in axis.ticks],
+        "n": " or ".join(map(str, units)),
+    }
+
+
+def _measured(value: Row | None) -> bool:
+    return value is not None and "not_run" not in value
+
+
+def _ends(value: Row) -> tuple[float, float]:
+    """Return the interval, or the value twice where there is none."""
+    middle = float(value["value"])
+    low, high = value.get("low"), value.get("high")
+    return (middle if low is None else float(low)), (middle if high is None else float(high))
+
+
+class _Axis:
+    """Where a value stands between the ends of a track."""
+
+    def __init__(self, low: float, high: float, ticks: Sequence[float], log: bool) -> None:
+        self.ticks = list(ticks)
+        self._log = log
+        self._low, self._high = self._place(low), self._place(high)
+
+    def _place(self, value: float) -> float:
+        return math.log10(value) if self._log else value
+
+    def at(self, value: float) -> float:
+        """Return the place of a value, 0 to 100."""
+        share = (self._place(value) - self._low) / (self._high - self._low)
+        return round(100 * min(1.0, max(0.0, share)), 2)
+
+    @classmethod
+    def linear(cls, values: Sequence[float]) -> _Axis:
+        """Span the values, rounded out to whole steps."""
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
+        step = _step((high - low) or abs(high) or 1.0)
+        first, last = math.floor(low / step), math.ceil(high / step)
+        last = max(last, first + 1)
+        ticks = [index * step for index in range(first, last + 1)]
+        return cls(ticks[0], ticks[-1], ticks, log=False)
+
+    @classmethod
+    def logarithmic(cls, values: Sequence[float]) -> _Axis:
+        """Span positive values with ticks at 1, 2 and 5 times powers of ten."""
+        low, high = min(values), max(values)
+        low, high = low / 1.1, high * 1.1
+        powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+        marks = [lead * 10.0**power for power in powers for lead in (1, 2, 5)]
+        below, above = max(m for m in marks if m <= low), min(m for m in marks if m >= high)
+        ticks = [mark for mark in marks if below <= mark <= above]
+        if len(ticks) > 9:
+            ticks = [tick for tick in ticks if f"{tick:e}"[0] == "1"]
+        return cls(below, above, ticks, log=True)
+
+
+def _step(span: float) -> float:
+    """Return a round step that divides a span into four to eight parts."""
+    raw = span / 4
+    power = 10.0 ** math.floor(math.log10(raw))
+    return max(lead * power for lead in (1.0, 2.0, 5.0) if lead * power <= raw * 1.0000001)
+
+
+def _latencies(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the spread of wall times of every row on one logarithmic axis."""
     timed = [row for row in rows if row["latency"].get("samples_ms")]
-    figure, axes = _figure(0.8 + 0.42 * len(timed))
-    axes.boxplot(
-        [row["latency"]["samples_ms"] for row in reversed(timed)],
-        orientation="horizontal",
-        tick_labels=[row["label"] for row in reversed(timed)],
-        showfliers=False,
-        whis=(1, 99),
+    skipped = [(row["label"], row["latency"]["not_run"]) for row in rows if _skipped(row)]
+    if not timed:
+        return {"lines": [], "ticks": [], "skipped": skipped}
+    values = [v for row in timed for v in row["latency"]["samples_ms"] if v > 0]
+    values += [row["latency"]["wall_ms"][q] for row in timed for q in ("p50", "p99")]
+    axis = _Axis.logarithmic(values)
+    return {
+        "lines": [_latency_line(row, axis) for row in timed],
+        "ticks": [(axis.at(tick), f"{tick:.6g} ms") for tick in axis.ticks],
+        "skipped": skipped,
+    }
+
+
+def _skipped(row: Row) -> bool:
+    return "not_run" in row["latency"] and row["kind"] != "trivial"
+
+
+def _latency_line(row: Row, axis: _Axis) -> dict[str, Any]:
+    wall = row["latency"]["wall_ms"]
+    return {
+        "label": row["label"],
+        "kind": row["kind"],
+        "shipped": row["shipped"],
+        "text": f"{quantity(wall['p50'])} ms",
+        "note": f"p99 {quantity(wall['p99'])} ms",
+        "p50": axis.at(wall["p50"]),
+        "p99": axis.at(wall["p99"]),
+        "shape": _histogram([axis.at(v) for v in row["latency"]["samples_ms"] if v > 0]),
+        "n": row["latency"]["n"],
+    }
+
+
+def _histogram(places: Sequence[float]) -> str:
+    """Return an SVG path, 100 wide and 20 high, of how often each place occurs."""
+    tally = [0] * BINS
+    for place in places:
+        tally[min(BINS - 1, int(place / 100 * BINS))] += 1
+    peak = max(tally) or 1
+    wide = 100 / BINS
+    path = "M0 20"
+    for index, number in enumerate(tally):
+        if number:
+            left, height = index * wide, max(1.2, 19 * math.sqrt(number / peak))
+            path += f"M{left:.2f} 20v-{height:.2f}h{wide:.2f}V20z"
+    return path
+
+
+def _costs(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return bars of file size, operations and parameters."""
+    kinds = (
+        ("File size", "file_bytes", size),
+        ("Multiply–accumulates per sample", "macs", count),
+        ("Parameters", "params", count),
     )
-    axes.set_xscale("log")
-    axes.set_xlabel("ms, wall; box: quartiles, whiskers: 1st and 99th percentile")
-    return _svg(figure)
+    charts = []
+    for title, key, write in kinds:
+        known = [row for row in rows if row[key]]
+        most = max((row[key] for row in known), default=1)
+        lines = [
+            {
+                "label": row["label"],
+                "kind": row["kind"],
+                "shipped": row["shipped"],
+                "text": write(row[key]),
+                "width": round(100 * row[key] / most, 2),
+            }
+            for row in known
+        ]
+        charts.append({"name": title, "lines": lines})
+    return [chart for chart in charts if chart["lines"]]
 
 
-def _sizes(rows: Sequence[Mapping[str, Any]]) -> str:
-    figure, axes = _figure(4)
-    shown: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        if row["macs"] and row["file_bytes"]:
-            shown.setdefault((row["macs"], row["file_bytes"]), []).append(row)
-    for (macs, size), group in shown.items():
-        axes.scatter(macs / 1e6, size / 1e6, s=60, color=_colour(group[0]))
-        axes.annotate("\n".join(r["label"] for r in group), (macs / 1e6, size / 1e6), (7, -3),
-                      textcoords="offset points", fontsize=8)
-    axes.set(xscale="log", yscale="log", xlabel="million MACs", ylabel="file, MB")
-    axes.margins(x=0.35, y=0.15)
-    axes.grid(alpha=0.3)
-    return _svg(figure)
+def _histories(manifest: Manifest) -> dict[str, Sequence[float]]:
+    trainings = manifest.get("training") or {}
+    return {name: made["history"] for name, made in trainings.items() if made.get("history")}
 
 
-def _curves(training: Mapping[str, Any]) -> str:
-    figure, axes = _figure(3)
-    for name, facts in training.items():
-        axes.plot(range(1, len(facts["history"]) + 1), facts["history"], label=name)
-    axes.set(xlabel="epoch", ylabel="loss (objectives differ)")
-    axes.legend(frameon=False, fontsize=8)
-    return _svg(figure)
+def _curves(histories: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """Return the loss of each training as a polyline, 100 wide and 40 high."""
+    return [_curve(name, losses) for name, losses in histories.items() if len(losses) > 1]
 
 
-def _grid(examples: Mapping[str, Any]) -> str:
-    count = min(len(images) for images in examples.values())
-    figure, axes = _figure(0.9 * len(examples))
-    axes.remove()
-    grid = figure.subplots(len(examples), count, squeeze=False)
-    for line, (name, images) in zip(grid, examples.items(), strict=True):
-        for cell, image in zip(line, images, strict=False):
-            cell.imshow(image, interpolation="nearest")
-            cell.set_xticks([])
-            cell.set_yticks([])
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    return _svg(figure)
+def _curve(name: str, losses: Sequence[float]) -> dict[str, Any]:
+    finite = [loss for loss in losses if math.isfinite(loss)] or [0.0]
+    low, high = min(finite), max(finite)
+    span = (high - low) or 1.0
+    points = " ".join(
+        f"{100 * index / (len(losses) - 1):.2f},{38 - 36 * (loss - low) / span:.2f}"
+        for index, loss in enumerate(losses)
+        if math.isfinite(loss)
+    )
+    return {
+        "name": name,
+        "points": points,
+        "epochs": len(losses),
+        "first": quantity(losses[0]),
+        "last": quantity(losses[-1]),
+    }
+
+
+# Tables
+
+
+def _gains(manifest: Manifest) -> dict[str, Any]:
+    """Return paired differences on the test split, where the manifest has them."""
+    gains = manifest.get("gains") or {}
+    names = list(dict.fromkeys(name for pair in gains.values() for name in pair))
+    lines = [
+        (pair, [_gain(name, values[name]) if name in values else None for name in names])
+        for pair, values in gains.items()
+    ]
+    return {"names": names, "lines": lines}
+
+
+def _gain(name: str, value: Row) -> dict[str, Any]:
+    scale, unit = scale_of(name, value)
+    unit = " points" if unit == " %" else unit
+    low, high = value["low"] * scale, value["high"] * scale
+    middle = value["value"] * scale
+    return {
+        "text": _signed(middle) + unit,
+        "interval": f"{_signed(low)} to {_signed(high)}",
+        "sure": not low <= 0 <= high,
+    }
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _candidates(manifest: Manifest) -> dict[str, Any]:
+    choice = manifest["choice"]
+    ranked = [_candidate(item, str(place)) for place, item in enumerate(choice["ranking"], 1)]
+    ranked += [_candidate(item, NOTHING) for item in choice["rejected"]]
+    for item in ranked:
+        item["picked"] = item["name"] == choice["picked"]
+    return {"rule": choice["rule"], "limit": _limit(choice), "lines": ranked}
+
+
+def _limit(choice: Row) -> str:
+    limit, name = choice.get("limit"), choice.get("metric")
+    if not isinstance(limit, int | float) or not name:
+        return ""
+    return f"At most {100 * limit:g} % of {name} may be lost, on validation data."
+
+
+def _candidate(item: Any, place: str) -> dict[str, Any]:
+    facts: Row = item if isinstance(item, Mapping) else {"candidate": str(item)}
+    loss = facts.get("loss")
+    return {
+        "place": place,
+        "name": str(facts.get("candidate", facts.get("id", "unnamed"))),
+        "precision": facts.get("precision") or NOTHING,
+        "loss": NOTHING if loss is None else f"{100 * loss:.2f} %".replace("-", "−"),
+        "cosine": _cosine(facts.get("min_cosine")),
+        "cpu": quantity(facts.get("cpu_ms")),
+        "wall": quantity(facts.get("wall_ms")),
+        "size": size(facts.get("bytes")),
+        "why": facts.get("why") or "",
+    }
+
+
+def _hop(hop: Row) -> dict[str, str]:
+    if "not_run" in hop:
+        return {"hop": hop.get("hop", "parity"), "status": "not_run", "why": hop["not_run"]}
+    tolerance = hop.get("tolerance") or {}
+    bounds = [f"{name.replace('_', ' ')} {value:g}" for name, value in tolerance.items()]
+    return {
+        "hop": hop["hop"],
+        "status": hop["status"],
+        "word": _WORDS[hop["status"]],
+        "max_abs": _small(hop.get("max_abs")),
+        "max_rel": _small(hop.get("max_rel")),
+        "cosine": _cosine(hop.get("min_cosine")),
+        "n": str(hop.get("n", NOTHING)),
+        "tolerance": ", ".join(bounds) or NOTHING,
+        "why": "",
+    }
+
+
+def _small(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2g}"
+
+
+def _cosine(value: float | None) -> str:
+    """Write a cosine so that one near 1 does not look like 1."""
+    if value is None:
+        return NOTHING
+    if value < 0.9999:
+        return f"{value:.4f}"
+    return f"1 − {1 - value:.0e}" if value < 1 else "1"
+
+
+# Where everything came from
+
+
+def _provenance(manifest: Manifest) -> list[tuple[str, Facts]]:
+    """Return groups of facts: name, value."""
+    recipe, inputs, measured = manifest["recipe"], manifest["inputs"], manifest["measured"]
+    teacher = inputs.get("teacher") or {}
+    artefact = manifest["artefact"]
+    seconds = measured.get("seconds_per_step") or {}
+    shipped = ("candidate", "runtime", "precision", "options", "main", "bytes")
+    groups = [
+        ("Recipe", [*((k, recipe[k]) for k in ("name", "digest")), *_leaves(recipe["settings"])]),
+        ("Data", _leaves(inputs["data"])),
+        ("Teacher", _leaves(teacher)),
+        ("Artefact", _leaves({k: artefact[k] for k in shipped})),
+        ("Input and output", _tensors(manifest["io"])),
+        ("Target", _leaves(manifest["target"])),
+        ("Machine", [("measured at", measured["when"]), *_leaves(_steady(measured["machine"]))]),
+        ("Versions", [("edgekd", manifest["edgekd"]), *_leaves(measured["versions"])]),
+        ("Time of each step", [(name, _duration(value)) for name, value in seconds.items()]),
+        ("sha256 of every file", sorted((manifest.get("files") or {}).items())),
+    ]
+    return [(title, facts) for title, facts in groups if facts]
+
+
+def _steady(machine: Row) -> dict[str, Any]:
+    """Leave out what a machine says of one moment only: clocks, temperatures."""
+    return {name: value for name, value in machine.items() if name != "state"}
+
+
+def _leaves(facts: Row, before: str = "") -> Facts:
+    found: Facts = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping) and value:
+            found += _leaves(value, f"{before}{name} · ")
+        elif value is not None and value not in ("", [], {}):
+            found.append((f"{before}{name}".replace("_", " "), _plain(value)))
+    return found
+
+
+def _plain(value: Any) -> str:
+    """Write a JSON value for a reader."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return ", ".join(map(_plain, value))
+    return str(value)
+
+
+def _tensors(io: Row) -> Facts:
+    found: Facts = []
+    for side in ("inputs", "outputs"):
+        for tensor in io[side]:
+            shape = " × ".join("n" if part is None else str(part) for part in tensor["shape"])
+            found.append((f"{side[:-1]} {tensor['name']}", f"{shape}, {tensor['dtype']}"))
+            rest = {k: v for k, v in tensor.items() if k not in ("name", "shape", "dtype")}
+            found += _leaves(rest, f"{tensor['name']} · ")
+    return found
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def _commands(manifest: Manifest) -> list[str]:
+    """Return what makes this bundle again, and what proves it."""
+    recipe, name = manifest["recipe"], manifest["name"]
+    target = manifest["target"]["name"]
+    words = ["edgekd compress", f"--recipe {recipe['name']}", f"--target {target}"]
+    words += [f"--set {key}={_argument(value)}" for key, value in recipe["settings"].items()]
+    again = " \\\n    ".join([" ".join(words[:3]), *words[3:]])
+    return [again, f"edgekd verify {name}", f"edgekd verify {name} --task"]
+
+
+def _argument(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    plain = all(letter.isalnum() or letter in "._-/+:,=" for letter in text) and text
+    return text if plain else "'" + text.replace("'", "'\\''") + "'"
+
+
+# Pictures
+
+
+def _examples(examples: Mapping[str, NDArray[np.uint8]]) -> list[tuple[str, list[str], int]]:
+    """Return the class, its first images as data URIs, and how many there are."""
+    return [
+        (name, [_data_uri(image) for image in images[:SHOWN_IMAGES]], len(images))
+        for name, images in examples.items()
+    ]
+
+
+def _data_uri(image: NDArray[np.uint8]) -> str:
+    return "data:image/png;base64," + base64.b64encode(_png(image)).decode()
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    """Encode an image (height, width, 1 or 3 channels) without a library or a time stamp."""
+    height, width, channels = image.shape
+    colour = {1: 0, 3: 2}[channels]
+    lines = b"".join(b"\0" + image[row].tobytes() for row in range(height))
+    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines, 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks)
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

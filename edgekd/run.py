@@ -10,8 +10,8 @@ from typing import Any
 
 from edgekd.calls import resolve
 from edgekd.events import Emit, Event
-from edgekd.steps import Keys, Step, base_of
 from edgekd.spec import Call, Recipe
+from edgekd.steps import Keys, Step, base_of
 from edgekd.store import Digests, Entry, Store
 
 

@@ -128,7 +128,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Term:
-    """One term of an objective: weight · divergence(transform(project(student)), transform(teacher)).
+    """weight · divergence(transform(project(student)), transform(teacher)).
 
     Attributes:
         tap: What is compared: ``logits``, ``features`` or ``label``.
@@ -240,7 +240,9 @@ def _rebuild_union(kinds: tuple[Any, ...], value: Json) -> Any:
         scalar = [k for k in kinds if not dataclasses.is_dataclass(k) and k is not type(None)]
         return rebuild(scalar[0], value)
     for kind in kinds:
-        if dataclasses.is_dataclass(kind) and {f.name for f in dataclasses.fields(kind)} == set(value):
+        if dataclasses.is_dataclass(kind) and {f.name for f in dataclasses.fields(kind)} == set(
+            value
+        ):
             return rebuild(kind, value)
     return value
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
 
 from edgekd.backends.base import Candidate, backend
 from edgekd.calls import locate
 from edgekd.closure import code_digest
 from edgekd.device.fingerprint import fingerprint
-from edgekd.errors import DataError, SetupError
+from edgekd.errors import DataError, EdgekdError, SetupError
 from edgekd.spec import Json, Objective, Recipe, Term, plain
 from edgekd.store import Digests, key_of
 from edgekd.target import Target
@@ -74,7 +73,7 @@ def shared(recipe: Recipe) -> list[Step]:
     }
     steps += [
         Step("teach", stage("teach"), seen, {"teacher": "teacher"}, files, EXPORT),
-        Step("control", stage("train"), lesson | {"objective": plain(PLAIN)}, {}, files, TRAINING),
+        Step("control", stage("train"), {**lesson, "objective": plain(PLAIN)}, {}, files, TRAINING),
         Step(
             "distill",
             stage("train"),
@@ -85,7 +84,8 @@ def shared(recipe: Recipe) -> list[Step]:
         ),
     ]
     for network in recipe.baselines:
-        spec = judged | {
+        spec = {
+            **judged,
             "network": plain(network),
             "train": plain(network.train or recipe.train),
             "objective": plain(PLAIN),
@@ -97,7 +97,8 @@ def shared(recipe: Recipe) -> list[Step]:
 def _teacher(recipe: Recipe, judged: Mapping[str, Json], files: tuple[Path, ...]) -> Step:
     network = recipe.teacher
     if network.weights is None:
-        spec = judged | {
+        spec = {
+            **judged,
             "network": plain(network),
             "train": plain(network.train or recipe.train),
             "objective": plain(PLAIN),
@@ -110,7 +111,7 @@ def _teacher(recipe: Recipe, judged: Mapping[str, Json], files: tuple[Path, ...]
             at="setting: teacher",
             hint="a .pt state dict or an .onnx file; relative paths count from the recipe's folder",
         )
-    spec = judged | {"network": plain(network) | {"weights": weights.name}}
+    spec = {**judged, "network": plain(network) | {"weights": weights.name}}
     return Step("teacher", stage("teacher"), spec, {}, (*files, weights), EXPORT)
 
 
@@ -165,8 +166,8 @@ def candidates(recipe: Recipe, target: Target) -> tuple[list[Candidate], list[st
     for name in target.backends:
         try:
             one = backend(name)
-        except Exception as error:  # noqa: BLE001 - an unknown backend is a fact for the report
-            missing.append(f"{name}: {error}")
+        except EdgekdError as error:
+            missing.append(f"{name}: {error.what}")
             continue
         reason = one.available()
         if reason is not None:
@@ -204,11 +205,21 @@ def built(recipe: Recipe, target: Target, chosen: Sequence[Candidate]) -> list[S
         steps += [
             Step(f"build:{name}", stage("build"), spec, {"export": "export"}, (), packages),
             Step(
-                f"parity:{name}", stage("parity"), spec, made | {"export": "export"}, (), packages,
+                f"parity:{name}",
+                stage("parity"),
+                spec,
+                made | {"export": "export"},
+                (),
+                packages,
                 measured=True,
             ),
             Step(
-                f"val:{name}", stage("score"), val, made | {"state": "distill"}, files, packages,
+                f"val:{name}",
+                stage("score"),
+                val,
+                made | {"state": "distill"},
+                files,
+                packages,
                 measured=True,
             ),
             Step(f"profile:{name}", stage("profile"), timing, made, files, packages, measured=True),
@@ -292,12 +303,10 @@ def _calls(spec: Json) -> Iterator[str]:
             yield from _calls(part)
 
 
-@lru_cache(maxsize=None)
+@cache
 def installed(name: str) -> str | None:
     """Version of an installed package, or None."""
     try:
         return version(name)
     except PackageNotFoundError:
         return None
-
-

@@ -156,7 +156,8 @@ class Store:
         found = [(key, entry) for key, entry in self.list() if key.startswith(prefix)]
         if len(found) != 1:
             raise UsageError(
-                f"{len(found)} store entries start with {prefix!r}", at=str(self.root),
+                f"{len(found)} store entries start with {prefix!r}",
+                at=str(self.root),
                 hint="edgekd cache list",
             )
         return found[0]
@@ -246,7 +247,9 @@ def _clear(folder: Path) -> None:
             item.unlink()
 
 
-def _seal(folder: Path, facts: Mapping[str, Any], made_of: Mapping[str, Any], seconds: float) -> None:
+def _seal(
+    folder: Path, facts: Mapping[str, Any], made_of: Mapping[str, Any], seconds: float
+) -> None:
     (folder / "facts.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
     files = {
         str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()

@@ -1,4 +1,4 @@
-"""Few-shot images: MobileViT distilled from a larger network, new classes enrolled on the device."""
+"""Few-shot images: a distilled MobileViT; new classes are enrolled on the device."""
 
 from __future__ import annotations
 
@@ -80,9 +80,7 @@ def _teacher(teacher: str, embedded: bool, augment: Call) -> Network:
     made = "edgekd compress --recipe mobilevit --target cpu --set teacher=train"
     budget = Train(30, views=30, smoothing=0.1, augment=augment, amp="bf16")
     if teacher == "auto" and embedded:
-        return Network(
-            build, TEACHER, SHA256, None, "ResNet-12, 32 maps", "Apache-2.0", made
-        )
+        return Network(build, TEACHER, SHA256, None, "ResNet-12, 32 maps", "Apache-2.0", made)
     if teacher in ("auto", "train"):
         return Network(build, train=budget, label="ResNet-12, 32 maps")
     if teacher.endswith(".onnx"):

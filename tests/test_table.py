@@ -84,7 +84,14 @@ def test_markdown_has_as_many_cells_in_every_line():
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(None, "–"), (0, "0"), (950, "950"), (951024, "951 k"), (999_960, "1.00 M"), (1.3e9, "1.30 G")],
+    [
+        (None, "–"),
+        (0, "0"),
+        (950, "950"),
+        (951024, "951 k"),
+        (999_960, "1.00 M"),
+        (1.3e9, "1.30 G"),
+    ],
 )
 def test_counts(value, shown):
     assert table.count(value) == shown

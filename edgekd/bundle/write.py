@@ -54,18 +54,15 @@ def write_bundle(manifest: Mapping[str, Any], files: Mapping[str, Source], out: 
     """
     _check_names(files)
     whole = {**_finite(plain(manifest)), "schema_version": manifests.SCHEMA_VERSION}
-    sources = {
-        README: texts.readme(whole, {*files, NOTICES}).encode(),
-        NOTICES: texts.notices(whole).encode(),
-        **files,
-    }
 
     def fill(folder: Path) -> None:
-        digests = {name: _put(source, folder / name) for name, source in sources.items()}
-        whole["files"] = dict(digests)
-        _check_manifest(whole, out)
-        digests[MANIFEST] = _put(manifests.render(whole).encode(), folder / MANIFEST)
-        _put(sums_text(digests).encode(), folder / SUMS)
+        digests = {name: _put(source, folder / name) for name, source in files.items()}
+        _check_manifest({**whole, "files": digests}, out)
+        for name, text in _own_texts(whole, files).items():
+            digests[name] = _put(text.encode(), folder / name)
+        raw = manifests.render({**whole, "files": digests}).encode()
+        sums = sums_text({**digests, MANIFEST: _put(raw, folder / MANIFEST)})
+        _put(sums.encode(), folder / SUMS)
 
     return _publish(out, str(whole["name"]), fill)
 
@@ -198,6 +195,13 @@ def _listed(path: Path) -> set[str] | None:
         return set(read_manifest(path)["files"])
     except (EdgekdError, KeyError, TypeError, *DAMAGE):
         return None
+
+
+def _own_texts(manifest: Mapping[str, Any], files: Mapping[str, Source]) -> dict[str, str]:
+    """Return the texts that edgekd writes itself, as far as they are not given."""
+    names = {*files, README, NOTICES}
+    own = {README: texts.readme(manifest, names), NOTICES: texts.notices(manifest)}
+    return {name: text for name, text in own.items() if name not in files}
 
 
 def _check_names(files: Mapping[str, Source]) -> None:

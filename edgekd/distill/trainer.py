@@ -97,7 +97,8 @@ def fit(student: Student, lesson: Lesson, work: Path, step: str, emit: Emit) -> 
         StageError: The loss is not finite, or memory ran out.
     """
     torch.use_deterministic_algorithms(True)
-    student.to(lesson.device).to(memory_format=torch.channels_last)
+    student.to(lesson.device)
+    student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = _optimiser(student, lesson.train)
     done = _resume(work / CHECKPOINT, student, optimiser)
     progress = Progress(emit, step, lesson.train.epochs, "epochs", start=done["epoch"])
@@ -144,15 +145,15 @@ def learning_rate(train: Train, at: float) -> float:
     return train.lr * 0.5 * (1 + math.cos(math.pi * (at - train.warmup) / (1 - train.warmup)))
 
 
-def _epoch(
-    student: Student, lesson: Lesson, optimiser: torch.optim.Optimizer, epoch: int
-) -> float:
+def _epoch(student: Student, lesson: Lesson, optimiser: torch.optim.Optimizer, epoch: int) -> float:
     torch.manual_seed(lesson.seed * 1_000_003 + epoch)
     student.train()
     steps = _steps(len(lesson.labels), lesson.train.batch)
     total = 0.0
     for number, batch in enumerate(_batches(lesson, epoch, steps)):
-        rate = learning_rate(lesson.train, (epoch * steps + number + 1) / (lesson.train.epochs * steps))
+        rate = learning_rate(
+            lesson.train, (epoch * steps + number + 1) / (lesson.train.epochs * steps)
+        )
         for group in optimiser.param_groups:
             group["lr"] = rate
         total += _step(student, lesson, optimiser, batch)
@@ -163,9 +164,7 @@ def _step(
     student: Student, lesson: Lesson, optimiser: torch.optim.Optimizer, batch: Batch
 ) -> float:
     try:
-        with torch.autocast(
-            lesson.device.type, torch.bfloat16, enabled=lesson.train.amp == "bf16"
-        ):
+        with torch.autocast(lesson.device.type, torch.bfloat16, enabled=lesson.train.amp == "bf16"):
             taps = student(batch.x)
         loss = objective_loss(student, lesson.objective, taps, batch, lesson.train.smoothing)
         optimiser.zero_grad(set_to_none=True)
@@ -192,14 +191,20 @@ class Batch:
 
 
 def objective_loss(
-    student: Student, objective: Objective, taps: Mapping[str, Tensor], batch: Batch, smoothing: float
+    student: Student,
+    objective: Objective,
+    taps: Mapping[str, Tensor],
+    batch: Batch,
+    smoothing: float,
 ) -> Tensor:
     """Weighted sum of the terms; terms that need a teacher are left out without one."""
     total = torch.zeros((), device=batch.x.device)
     for place, term in enumerate(objective.terms):
         if not terms.needs_teacher(term):
             logits = taps["logits"].float()
-            total = total + term.weight * F.cross_entropy(logits, batch.y, label_smoothing=smoothing)
+            total = total + term.weight * F.cross_entropy(
+                logits, batch.y, label_smoothing=smoothing
+            )
         elif term.tap in batch.teacher:
             mine = student.project(place, taps[term.tap].float())
             total = total + term.weight * terms.compare(term, mine, batch.teacher[term.tap])
@@ -220,11 +225,9 @@ def _batches(lesson: Lesson, epoch: int, steps: int) -> Iterator[Batch]:
         yield Batch(x, lesson.labels[indices].to(lesson.device), taps)
 
 
-def read(
-    dataset: Any, order: Tensor, size: int, workers: int
-) -> Iterator[tuple[Tensor, Any]]:
+def read(dataset: Any, order: Tensor, size: int, workers: int) -> Iterator[tuple[Tensor, Any]]:
     """Yield (indices, raw samples), from ``take`` or through a data loader."""
-    parts = order.split(size)
+    parts = torch.split(order, size)
     if hasattr(dataset, "take"):
         for indices in parts:
             yield indices, dataset.take(indices.numpy())
@@ -236,13 +239,19 @@ def read(
         yield indices, raw
 
 
-def _save(path: Path, student: nn.Module, optimiser: torch.optim.Optimizer, done: Mapping[str, Any]) -> None:
+def _save(
+    path: Path, student: nn.Module, optimiser: torch.optim.Optimizer, done: Mapping[str, Any]
+) -> None:
     """Write the checkpoint so that a kill at any moment leaves the old or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".tmp")
     with fresh.open("wb") as file:
         torch.save(
-            {"student": student.state_dict(), "optimiser": optimiser.state_dict(), "done": dict(done)},
+            {
+                "student": student.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "done": dict(done),
+            },
             file,
         )
         file.flush()

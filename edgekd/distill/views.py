@@ -102,8 +102,7 @@ def as_tensor(raw: Any) -> Tensor:
 
 
 class View:
-    """One augmented view of a data set: raw samples → floats in 0…255 (images), before any
-    normalisation.
+    """One augmented view of a data set: raw samples → floats, images in 0…255.
 
     Args:
         augment: The augmentation, or None.

@@ -6,15 +6,14 @@ is blamed on that tool and not found later as a loss of accuracy.
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -54,7 +53,7 @@ class BytesInput(nn.Module):
         self, model: nn.Module, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
     ) -> None:
         super().__init__()
-        self.inner = model
+        self.model = model
         centre = torch.tensor(mean or (0.0,), dtype=torch.float64).reshape(1, -1, 1, 1)
         width = torch.tensor(std or (1.0,), dtype=torch.float64).reshape(1, -1, 1, 1)
         full = 1.0 if mean is None else 255.0
@@ -64,13 +63,13 @@ class BytesInput(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the network's output for bytes (batch, height, width, channels)."""
         prepared = x.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        out: Tensor = self.inner(prepared)
+        out: Tensor = self.model(prepared)
         return out
 
 
 def export_onnx(
     model: nn.Module,
-    input: Input,  # noqa: A002 - as in a recipe
+    input: Input,
     out: Path,
     *,
     samples: Tensor,
@@ -101,7 +100,6 @@ def export_onnx(
     with _evaluating(network):
         reference = _reference(network, feed, samples)
         program = _exported(network, input, feed, output_name, opset)
-    _check_program(program.model_proto, opset)
     before = len(program.model_proto.graph.node)
     gate = _Gate(input.name, feed.numpy(), reference)
     gate.check("exporter", program.model_proto)
@@ -135,7 +133,7 @@ class _Gate:
         try:
             proto = run()
         except Exception as error:
-            raise StageError(f"export pass {title!r} failed: {_first_line(error)}") from error
+            raise StageError(f"export pass {title!r} failed: {_last_line(error)}") from error
         self.check(title, proto)
         return proto
 
@@ -144,50 +142,48 @@ class _Gate:
         try:
             found = _run_onnx(proto, self.name, self.feed)
             single = _run_onnx(proto, self.name, self.feed[:1])
-        except Exception as fault:
+        except Exception as error:
             raise StageError(
-                f"the graph after export pass {title!r} does not run: {_first_line(fault)}"
-            ) from fault
+                f"the graph after export pass {title!r} does not run: {_last_line(error)}"
+            ) from error
         wanted = np.concatenate((self.reference, self.reference[:1]))
         if found.shape != self.reference.shape or single.shape != self.reference[:1].shape:
             raise StageError(
                 f"export pass {title!r} changed the shape of the output: found {found.shape}, "
                 f"torch gives {self.reference.shape}"
             )
-        error, cosine = _distance(np.concatenate((found, single)), wanted)
-        self.passes.append({"pass": title, "max_abs": error, "min_cosine": cosine})
+        error_, cosine = _distance(np.concatenate((found, single)), wanted)
+        self.passes.append({"pass": title, "max_abs": error_, "min_cosine": cosine})
         limit = MAX_ABS * max(1.0, float(np.abs(wanted).max(initial=0)))
-        if not (error <= limit and cosine >= MIN_COSINE):
+        if not (error_ <= limit and cosine >= MIN_COSINE):
             raise StageError(
-                f"export pass {title!r} changed the network: largest error {error:.3g} (limit "
+                f"export pass {title!r} changed the network: largest error {error_:.3g} (limit "
                 f"{limit:.3g}), smallest cosine {cosine:.6f} (limit {MIN_COSINE})",
                 hint="another opset, or the network written with other operations, may help",
             )
 
 
-def _wrapped(model: nn.Module, contract: Input, samples: Tensor) -> tuple[nn.Module, Tensor]:
+def _wrapped(model: nn.Module, input: Input, samples: Tensor) -> tuple[nn.Module, Tensor]:
     """Return the network as it is exported, and the samples that it takes."""
     if len(samples) < 1:
         raise StageError("export needs samples to compare on, found none")
-    if contract.form == "float32_nchw":
+    if input.form == "float32_nchw":
         return model, samples.detach().cpu().float().contiguous()
-    if len(contract.shape) != 3:
+    if len(input.shape) != 3:
         raise RecipeError(
-            f"input {contract.name!r} has form 'uint8_nhwc' and shape {contract.shape}; it needs "
+            f"input {input.name!r} has form 'uint8_nhwc' and shape {input.shape}; it needs "
             "(channels, height, width)"
         )
-    return BytesInput(model, contract.mean, contract.std), _as_bytes(
-        samples.detach().cpu(), contract
-    )
+    return BytesInput(model, input.mean, input.std), _as_bytes(samples.detach().cpu(), input)
 
 
-def _as_bytes(samples: Tensor, contract: Input) -> Tensor:
+def _as_bytes(samples: Tensor, input: Input) -> Tensor:
     """Undo the preparation of images; bytes pass unchanged."""
     if samples.dtype == torch.uint8:
         return samples.contiguous()
-    mean = torch.tensor(contract.mean or (0.0,)).reshape(1, -1, 1, 1)
-    std = torch.tensor(contract.std or (1.0,)).reshape(1, -1, 1, 1)
-    full = 1.0 if contract.mean is None else 255.0
+    mean = torch.tensor(input.mean or (0.0,)).reshape(1, -1, 1, 1)
+    std = torch.tensor(input.std or (1.0,)).reshape(1, -1, 1, 1)
+    full = 1.0 if input.mean is None else 255.0
     raw = ((samples * std + mean) * full).round().clamp(0, 255)
     return raw.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
@@ -209,21 +205,20 @@ def _reference(network: nn.Module, feed: Tensor, samples: Tensor) -> NDArray[Any
     The preparation that the graph does itself is compared too, when the samples are floats.
     """
     with torch.no_grad():
-        if isinstance(network, BytesInput) and samples.dtype != torch.uint8:
-            result = network.inner(samples.detach().cpu().float())
-        else:
-            result = network(feed)
+        inner = isinstance(network, BytesInput) and samples.dtype != torch.uint8
+        result: Any = (
+            cast(Any, network.model)(samples.detach().cpu().float()) if inner else network(feed)
+        )
     if not isinstance(result, Tensor):
         raise RecipeError(f"the network returns {type(result).__name__}; export needs one tensor")
     array: NDArray[Any] = result.float().numpy()
     return array
 
 
-def _exported(
-    network: nn.Module, contract: Input, feed: Tensor, output_name: str, opset: int
-) -> Any:
+def _exported(network: nn.Module, input: Input, feed: Tensor, output_name: str, opset: int) -> Any:
     """Run torch's exporter with a free batch."""
-    with _hushed():
+    with warnings.catch_warnings(), _hushed("torch.onnx", "torch.export", "onnxscript"):
+        warnings.simplefilter("ignore")
         try:
             return torch.onnx.export(
                 network,
@@ -231,7 +226,7 @@ def _exported(
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim(BATCH)},),
                 opset_version=opset,
-                input_names=[contract.name],
+                input_names=[input.name],
                 output_names=[output_name],
                 optimize=False,
                 verbose=False,
@@ -243,24 +238,8 @@ def _exported(
             ) from error
 
 
-def _check_program(proto: Any, opset: int) -> None:
-    """Refuse what the exporter gives in silence: a fixed batch, or another operator set."""
-    batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
-    if batch.HasField("dim_value"):
-        raise StageError(
-            f"the exported graph takes batches of {batch.dim_value} only",
-            hint="the network computes with the batch size; use -1 in reshape and view",
-        )
-    found = next(entry.version for entry in proto.opset_import if entry.domain == "")
-    if found != opset:
-        raise StageError(
-            f"the exporter gave operator set {found}, wanted {opset}",
-            hint=f"set the target's opset to {found}",
-        )
-
-
 def _optimised(program: Any) -> Any:
-    with _hushed():
+    with _hushed("onnxscript", "onnx_ir"):
         program.optimize()
     return program.model_proto
 
@@ -269,8 +248,7 @@ def _simplified(proto: Any) -> Any:
     """Run the simplifier; its result counts only when it is the smaller graph."""
     import onnxsim
 
-    with _hushed():
-        smaller, _ = onnxsim.simplify(proto, skipped_optimizers=_SKIPPED)
+    smaller, _ = onnxsim.simplify(proto, skipped_optimizers=_SKIPPED)
     return smaller if len(smaller.graph.node) <= len(proto.graph.node) else proto
 
 
@@ -352,14 +330,14 @@ def _distance(found: NDArray[Any], wanted: NDArray[Any]) -> tuple[float, float]:
     return float(np.abs(a - b).max(initial=0)), float(cosine.min(initial=1.0))
 
 
-def _io(proto: Any, contract: Input) -> dict[str, Any]:
+def _io(proto: Any, input: Input) -> dict[str, Any]:
     """Describe what the graph takes and gives; shapes are those of one sample."""
     taken = [
         {
             **_port(port),
-            "form": contract.form,
-            "mean": None if contract.mean is None else list(contract.mean),
-            "std": None if contract.std is None else list(contract.std),
+            "form": input.form,
+            "mean": None if input.mean is None else list(input.mean),
+            "std": None if input.std is None else list(input.std),
         }
         for port in proto.graph.input
     ]
@@ -374,27 +352,26 @@ def _port(port: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep the tools' own chatter off the terminal; what matters comes as an exception."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    nowhere = io.StringIO()
+def _hushed(*loggers: str) -> Iterator[None]:
+    """Keep the tools' own chatter off the terminal."""
+    levels = [(logging.getLogger(name), logging.getLogger(name).level) for name in loggers]
+    for logger, _ in levels:
+        logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logging.disable(before)
+        for logger, level in levels:
+            logger.setLevel(level)
 
 
 def _reason(error: BaseException) -> str:
-    """Return the line that says why, of the innermost cause of the exporter's error."""
+    """Return the line that says why, from the innermost cause of the exporter's error."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return _first_line(error)
+    return _last_line(error)
 
 
-def _first_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     return text[:_MESSAGE_LIMIT]

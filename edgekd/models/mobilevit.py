@@ -124,7 +124,7 @@ class Inverted(nn.Module):
 
 
 class Block(nn.Module):
-    """MobileViT block: local convolution, transformer over pixels of equal patch position, fusion."""
+    """Local convolution, transformer over pixels of equal place in their patch, fusion."""
 
     def __init__(self, channels: int, width: int, depth: int, heads: int = 4) -> None:
         super().__init__()

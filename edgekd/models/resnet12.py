@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,9 +27,7 @@ class ResNet12(nn.Module):
         super().__init__()
         widths = (3, maps, int(2.5 * maps), 5 * maps, 10 * maps)
         self.features = widths[-1]
-        self.blocks = nn.Sequential(
-            *(Block(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
-        )
+        self.blocks = nn.Sequential(*(Block(a, b) for a, b in itertools.pairwise(widths)))
         self.head = nn.Linear(self.features, classes) if classes else nn.Identity()
 
     def embed(self, x: Tensor) -> Tensor:

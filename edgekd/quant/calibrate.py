@@ -43,7 +43,9 @@ def check_calibration(
 
     Args:
         feeds: Samples by input name, axis 0 counts them.
-        io_inputs: ``name``, ``shape`` (of one sample) and ``dtype`` of every input of the graph.
+        io_inputs: ``name``, ``shape`` and ``dtype`` of every input of the graph. A size that is
+            None or a name is free; a first one with a name (``batch``) is the batch axis, else
+            the shape is that of one sample.
 
     Raises:
         DataError: An input has no samples, or samples of a wrong shape or type, or NaN.
@@ -64,8 +66,7 @@ def _check_one(name: str, values: NDArray[Any], port: Mapping[str, Any]) -> None
     at = f"calibration samples of input {name!r}"
     if values.ndim == 0 or len(values) == 0:
         raise DataError("there are no calibration samples", at=at)
-    wanted = tuple(port["shape"])
-    found = values.shape[1:]
+    wanted, found = _sample_shape(port["shape"]), values.shape[1:]
     if len(found) != len(wanted) or any(
         want not in (None, have) for want, have in zip(wanted, found, strict=True)
     ):
@@ -77,3 +78,10 @@ def _check_one(name: str, values: NDArray[Any], port: Mapping[str, Any]) -> None
         raise DataError(
             f"{bad} of {len(values)} calibration samples hold NaN or infinite values", at=at
         )
+
+
+def _sample_shape(shape: Sequence[int | str | None]) -> tuple[int | None, ...]:
+    """Return the shape of one sample; None for a free size."""
+    named = bool(shape) and isinstance(shape[0], str)
+    sizes = shape[1:] if named else shape
+    return tuple(size if isinstance(size, int) else None for size in sizes)

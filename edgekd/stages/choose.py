@@ -99,7 +99,8 @@ def _why(parity: Mapping[str, Any], loss: float, drop: float) -> str:
     if parity["status"] != "passed":
         return (
             f"parity: max relative error {parity['max_rel']:.2g}, worst cosine"
-            f" {parity['min_cosine']:.4f}, outside {parity['tolerance']}"
+            f" {parity['min_cosine']:.4f}; limits {parity['tolerance']['max_rel']:g} and"
+            f" {parity['tolerance']['min_cosine']:g}"
         )
     if loss > drop:
         return f"task metric: lost {100 * loss:.2f} %, limit {100 * drop:g} %"

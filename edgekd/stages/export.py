@@ -15,7 +15,7 @@ from edgekd.calls import invoke
 from edgekd.distill.views import Prepare, as_tensor
 from edgekd.events import Emit
 from edgekd.graph.export import export_onnx
-from edgekd.inputs import prepare
+from edgekd.inputs import prepare, save_arrays
 from edgekd.quant.calibrate import calibration_indices, check_calibration
 from edgekd.spec import Call, Input, plain, rebuild
 from edgekd.tasks.base import labels_of
@@ -51,19 +51,27 @@ def export(
     floats = Prepare(contract)(as_tensor(raw)).contiguous()
     name = spec["output"]
     facts = export_onnx(
-        model, contract, out / "model.onnx", samples=floats, output_name=name, opset=spec["opset"]
+        model,
+        contract,
+        out / "model.onnx",
+        samples=floats,
+        output_name=name,
+        opset=spec["opset"],
     )
     with torch.inference_mode():
         truth = model(floats).float().numpy()
-    np.savez(out / "golden.npz", **{contract.name: prepare(raw, wanted), f"output:{name}": truth})
+    golden = {contract.name: prepare(raw, wanted), f"output:{name}": truth}
+    save_arrays(out / "golden.npz", golden)
     chosen = calibration_indices(labels_of(data.train), spec["quantize"]["samples"], spec["seed"])
     feeds = {contract.name: prepare(_stack(data.train, chosen), wanted)}
     check_calibration(feeds, facts["io"]["inputs"])
-    np.savez(out / "calibration.npz", **feeds)
+    save_arrays(out / "calibration.npz", feeds)
     Artefact(out, "model.onnx", "onnxruntime", {}, wanted, "fp32", ("model.onnx",)).save()
     return facts
 
 
 def _stack(dataset: Any, rows: Any) -> Any:
     take = getattr(dataset, "take", None)
-    return take(rows) if take is not None else np.stack([np.asarray(dataset[int(i)][0]) for i in rows])
+    if take is not None:
+        return take(rows)
+    return np.stack([np.asarray(dataset[int(i)][0]) for i in rows])

@@ -11,6 +11,7 @@ import numpy as np
 from edgekd.artefact import Running, open_artefact
 from edgekd.compare import compare
 from edgekd.events import Emit
+from edgekd.inputs import save_arrays
 
 TOLERANCE: Mapping[str, Mapping[str, float]] = {
     "fp32": {"max_rel": 1e-4, "min_cosine": 0.99999},
@@ -45,7 +46,7 @@ def parity(
     with Running(open_artefact(inputs["artefact"])) as running:
         got = next(iter(running.agent.run(golden, 1).values()))
         effective = running.loaded.effective
-    np.savez(out / "outputs.npz", **{name: got})
+    save_arrays(out / "outputs.npz", {name: got})
     tolerance = TOLERANCE[spec["candidate"]["precision"]]
     facts = compare(truth, got)
     good = (

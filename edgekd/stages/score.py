@@ -11,6 +11,7 @@ import numpy as np
 from edgekd.artefact import Running, open_artefact
 from edgekd.calls import invoke
 from edgekd.events import Emit
+from edgekd.inputs import save_arrays
 from edgekd.spec import Call
 from edgekd.tasks.open import open_task
 
@@ -36,7 +37,7 @@ def score(
     options = {"base": str(base), "threads": spec["threads"]} if artefact.runtime == "torch" else {}
     with Running(artefact, options=options) as model:
         result = task.score(model, data, spec["split"], state, emit)
-    np.savez(out / "units.npz", **result.units)
+    save_arrays(out / "units.npz", result.units)
     return result.facts()
 
 
@@ -56,7 +57,7 @@ def trivial(
     pixels = _flat
     state = task.fit(pixels, data)
     result = task.score(pixels, data, spec["split"], state, emit)
-    np.savez(out / "units.npz", **result.units)
+    save_arrays(out / "units.npz", result.units)
     return result.facts()
 
 

@@ -52,7 +52,7 @@ def teach(
     for number in range(views):
         look = View(augment, len(train), spec["seed"], number)
         parts: list[Taps] = []
-        for indices in torch.arange(len(train)).split(BATCH):
+        for indices in torch.split(torch.arange(len(train)), BATCH):
             parts.append(run(ready(look(_raw(train, indices), indices))))
             progress.advance(len(indices))
         kept.append({tap: torch.cat([p[tap] for p in parts]) for tap in parts[0]})
@@ -76,11 +76,11 @@ def _open(folder: Path, base: Path, output: str) -> Callable[[Tensor], Taps]:
         with torch.inference_mode():
             if output == "features":
                 features = model(x).float()
-                logits = {} if not head else {
-                    "logits": features @ head["weight"].T + head["bias"]
-                }
+                logits = {} if not head else {"logits": features @ head["weight"].T + head["bias"]}
                 return {"features": features, **logits}
-            if hasattr(model, "embed") and isinstance(getattr(model, "head", None), torch.nn.Linear):
+            if hasattr(model, "embed") and isinstance(
+                getattr(model, "head", None), torch.nn.Linear
+            ):
                 features = model.embed(x).float()
                 return {"features": features, "logits": model.head(features)}
             return {"logits": model(x).float()}

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -19,6 +18,7 @@ from edgekd.errors import DataError, RecipeError
 from edgekd.events import Emit
 from edgekd.graph.count import count_macs, count_params
 from edgekd.graph.onnx_network import OnnxNetwork
+from edgekd.inputs import save_arrays
 from edgekd.spec import Call, Input, Network, rebuild
 from edgekd.store import sha256
 from edgekd.tasks.base import Model
@@ -49,7 +49,7 @@ def teacher(
         model, facts = _torch(network, weights, contract, base, out)
     data, task = invoke(Call(**spec["data"]), base), open_task(spec["task"], base)
     state = task.fit(model, data)
-    np.savez(out / "state.npz", **state)
+    save_arrays(out / "state.npz", state)
     score = task.score(model, data, "val", state, emit)
     return facts | {
         "sha256": found,
@@ -116,8 +116,10 @@ def read_state(weights: Path) -> dict[str, torch.Tensor]:
             value = value[name]
     if not isinstance(value, dict) or not all(isinstance(v, torch.Tensor) for v in value.values()):
         raise DataError("the file holds no state dict", at=str(weights))
-    return {name: tensor.float() if tensor.is_floating_point() else tensor
-            for name, tensor in value.items()}
+    return {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in value.items()
+    }
 
 
 def fit_state(model: nn.Module, state: Mapping[str, torch.Tensor], weights: Path) -> None:

@@ -20,12 +20,15 @@ from edgekd.distill.views import Prepare, as_tensor, in_process, spec_input
 from edgekd.errors import DataError
 from edgekd.events import Emit
 from edgekd.graph.count import count_macs, count_params
+from edgekd.inputs import save_arrays
 from edgekd.spec import Call, Input, Network, Objective, Train, rebuild
 from edgekd.tasks.base import labels_of
 from edgekd.tasks.open import open_task
 
 
-def train(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit) -> dict[str, Any]:
+def train(
+    spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit
+) -> dict[str, Any]:
     """Train a network and judge it on the validation split.
 
     Args:
@@ -69,7 +72,7 @@ def train(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: 
     task = open_task(spec["task"], base)
     model = in_process(backbone, contract)
     state = task.fit(model, data)
-    np.savez(out / "state.npz", **state)
+    save_arrays(out / "state.npz", state)
     score = task.score(model, data, "val", state, emit)
     return facts | {
         "params": count_params(backbone),

@@ -70,7 +70,9 @@ def interval(values: NDArray[np.float64]) -> dict[str, float]:
         values: (units,), for instance the accuracy of every episode.
     """
     mean = float(values.mean())
-    half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    half = (
+        1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    )
     return {"value": mean, "low": mean - half, "high": mean + half, "n": len(values)}
 
 

@@ -26,7 +26,9 @@ class Enroller:
     def prepare(self, features: np.ndarray) -> np.ndarray:
         """Centre and scale features: (n, features) → (n, features) of unit length."""
         centred = np.asarray(features, dtype=np.float32) - self.base_mean
-        return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+        norms = np.linalg.norm(centred, axis=1, keepdims=True)
+        scaled: np.ndarray = centred / np.maximum(norms, 1e-12)
+        return scaled
 
     def enroll(self, name: str, features: np.ndarray) -> None:
         """Add examples of a class: (n, features). A known name gets more examples."""
@@ -47,13 +49,14 @@ class Enroller:
     @property
     def prototypes(self) -> np.ndarray:
         """(classes, features): the mean of every class."""
-        return np.stack([s / n for s, n in zip(self._sums, self._counts)])
+        return np.stack([s / n for s, n in zip(self._sums, self._counts, strict=True)])
 
     def distances(self, features: np.ndarray) -> np.ndarray:
         """Squared distance of (n, features) to every class: (n, classes)."""
         ready, means = self.prepare(np.atleast_2d(features)), self.prototypes
         square = (means**2).sum(1) - 2 * ready @ means.T + (ready**2).sum(1, keepdims=True)
-        return np.maximum(square, 0)
+        distances: np.ndarray = np.maximum(square, 0)
+        return distances
 
     def classify(self, features: np.ndarray) -> list[str]:
         """Name of the nearest class for each of (n, features).

@@ -98,21 +98,22 @@ class FewShot:
             for _ in range(min(CHUNK, self.episodes - start)):
                 classes = rng.choice(len(members), self.way, replace=False)
                 rows.append([rng.permutation(members[c])[:need] for c in classes])
-            drawn = np.asarray(rows)
+            drawn: NDArray[np.int64] = np.asarray(rows)
             yield drawn[:, :, :shot], drawn[:, :, shot:]
 
     def _check(self, members: list[NDArray[np.int64]], need: int, split: str) -> None:
         if len(members) < self.way:
             raise DataError(
-                f"{self.way}-way episodes need {self.way} classes, split {split!r} has {len(members)}",
+                f"{self.way}-way episodes need {self.way} classes, split {split!r} has"
+                f" {len(members)}",
                 at=f"split {split}",
                 hint="use more classes or --set way=N",
             )
         short = [i for i, m in enumerate(members) if len(m) < need]
         if short:
             raise DataError(
-                f"{len(short)} classes of split {split!r} have fewer than the {need} samples that an"
-                f" episode needs (class {short[0]} has {len(members[short[0]])})",
+                f"{len(short)} classes of split {split!r} have fewer than the {need} samples that"
+                f" an episode needs (class {short[0]} has {len(members[short[0]])})",
                 at=f"split {split}",
                 hint="remove those classes, or lower --set query=N",
             )

@@ -71,4 +71,5 @@ class MetricTask:
 
 def accuracy(outputs: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Whether the largest output is the label's, per sample: (samples,)."""
-    return (outputs.argmax(1) == labels).astype(np.float64)
+    right: NDArray[np.float64] = (outputs.argmax(1) == labels).astype(np.float64)
+    return right

@@ -42,7 +42,11 @@ def score_artefact(manifest: Mapping[str, Any], folder: Path, emit: Emit) -> dic
         ) from error
     contract = manifest["io"]["inputs"][0]
     artefact = Artefact(
-        folder, shipped["main"], shipped["runtime"], shipped["options"], contract,
+        folder,
+        shipped["main"],
+        shipped["runtime"],
+        shipped["options"],
+        contract,
         shipped["precision"],
     )
     state = {}

@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("onnxsim")
-
+from edgekd.backends.base import backend
 from edgekd.data.icons import icons
 from edgekd.events import silent
-from edgekd.models.mobilevit import mobilevit
 from edgekd.spec import Input
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxsim")
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +28,8 @@ def feeds(pixels):
 @pytest.fixture(scope="session")
 def network(feeds):
     """The tiny MobileViT, its batch statistics settled."""
+    from edgekd.models.mobilevit import mobilevit
+
     torch.manual_seed(0)
     model = mobilevit("tiny").train()
     with torch.no_grad():
@@ -43,23 +45,27 @@ def wanted(network, feeds):
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory, network, feeds):
+def exported(tmp_path_factory, network, pixels, feeds):
     """model.onnx by form of the input."""
     from edgekd.graph.export import export_onnx
 
     folder = tmp_path_factory.mktemp("exported")
-    samples = torch.from_numpy(feeds["input"][:4])
-    for form in ("float32_nchw", "uint8_nhwc"):
-        contract = Input((3, 64, 64), (0.5,) * 3, (0.5,) * 3, form=form)
-        export_onnx(network, contract, folder / f"{form}.onnx", samples=samples, opset=20)
-    return {form: folder / f"{form}.onnx" for form in ("float32_nchw", "uint8_nhwc")}
+    samples = {"float32_nchw": feeds["input"][:5], "uint8_nhwc": pixels[:5]}
+    for form, values in samples.items():
+        export_onnx(
+            network,
+            Input((3, 64, 64), (0.5,) * 3, (0.5,) * 3, form=form),
+            folder / f"{form}.onnx",
+            samples=torch.from_numpy(values),
+            output_name="output",
+            opset=20,
+        )
+    return {form: folder / f"{form}.onnx" for form in samples}
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory, exported, feeds):
     """Function: candidate → (folder, facts), built once."""
-    from edgekd.backends.base import backend
-
     done = {}
 
     def build(candidate):

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx")
-
 from edgekd.backends import openvino as ov_backend
 from edgekd.backends.base import backend, backends
 from edgekd.device.link import Agent
 from edgekd.errors import SetupError, StageError
 from edgekd.events import silent
+
+onnx = pytest.importorskip("onnx")
 
 ROOT = Path(__file__).parents[2]
 CANDIDATES = {
@@ -228,8 +228,9 @@ def test_nobody_is_told_openvino(exported, tmp_path):
         environment.pop(name, None)
     command = [sys.executable, "-c", BUILD, str(exported["float32_nchw"]), str(tmp_path / "out")]
     done = subprocess.run(
-        command, env=environment, check=True, capture_output=True, text=True, cwd=tmp_path
+        command, env=environment, check=False, capture_output=True, text=True, cwd=tmp_path
     )
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "ov-int8" / "model.xml").is_file()
     assert list(home.rglob("*")) == []
     assert not log.exists()

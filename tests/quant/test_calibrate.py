@@ -32,11 +32,9 @@ def test_the_seed_decides():
     assert not np.array_equal(first, calibration_indices(labels, 30, 1))
 
 
-def test_good_samples_pass():
-    check_calibration({"input": np.zeros((2, 3, 4, 4), np.float32)}, [PORT])
-    check_calibration(
-        {"input": np.zeros((2, 3, 9, 4), np.float32)}, [{**PORT, "shape": [3, None, 4]}]
-    )
+@pytest.mark.parametrize("shape", [[3, 4, 4], ["batch", 3, 4, 4], [3, None, 4], [3, "h", 4]])
+def test_good_samples_pass(shape):
+    check_calibration({"input": np.zeros((2, 3, 4, 4), np.float32)}, [{**PORT, "shape": shape}])
 
 
 NAN = np.zeros((4, 3, 4, 4), np.float32)

@@ -1,0 +1,121 @@
+"""From a foreign teacher and a folder of pictures to a verified bundle, by the command line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from PIL import Image
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+
+MODEL = """
+import torch
+from torch import nn
+
+def build(classes):
+    return nn.Sequential(nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
+                         nn.Flatten(), nn.Linear(32, classes))
+"""
+
+
+def edgekd(folder, *arguments, code=0):
+    env = {**os.environ, "EDGEKD_STORE": str(folder / "store")}
+    env["PYTHONPATH"] = str(Path(__file__).parents[1])
+    command = [sys.executable, "-m", "edgekd", *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=800)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Three colours to tell apart, and a teacher of a foreign design with weights."""
+    folder = tmp_path_factory.mktemp("project")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 24), ("val", 12), ("test", 12)):
+        for label, name in enumerate(("red", "green", "blue")):
+            place = folder / "pictures" / split / name
+            place.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 120, (64, 64, 3), dtype=np.uint8)
+                pixels[..., label] += 100
+                Image.fromarray(pixels).save(place / f"{i}.png")
+    (folder / "mine.py").write_text(MODEL)
+    scope = {}
+    exec(MODEL, scope)
+    torch.manual_seed(0)
+    model = scope["build"](3)
+    torch.save(model.state_dict(), folder / "teacher.pt")
+    return folder
+
+
+ASK = (
+    "compress", "--recipe", "classify", "--target", "cpu-ort", "--set", "preset=smoke",
+    "--set", "data=pictures", "--set", "classes=3", "--set", "student=conv4",
+)  # fmt: skip
+
+
+def test_a_foreign_torch_teacher_reaches_a_verified_bundle(project):
+    ask = (*ASK, "--set", "teacher=mine.py:build", "--set", "weights=teacher.pt")
+    edgekd(project, *ask, "--out", "out/a")
+    assert "passed" in edgekd(project, "verify", "out/a")
+    manifest = json.loads((project / "out/a/manifest.json").read_text())
+    kinds = [row["kind"] for row in manifest["rows"]]
+    assert {"teacher", "control", "student", "artefact"} <= set(kinds)
+    assert sum(row["shipped"] for row in manifest["rows"]) == 1
+    assert manifest["claims"]
+    page = (project / "out/a/report.html").read_text()
+    assert "ladder" in page.lower()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+    copy = project / "elsewhere"
+    shutil.copytree(project / "out/a", copy)
+    assert "passed" in edgekd(project, "verify", copy)
+    model = next((copy / "model").iterdir())
+    model.write_bytes(model.read_bytes()[:-1] + b"?")
+    assert f"model/{model.name}" in edgekd(project, "verify", copy, code=5)
+
+    again = edgekd(project, *ask, "--out", "out/b")
+    assert "started" not in again.replace("bundle: started", "")
+    assert model.name in str(manifest["artefact"]["files"])
+    first, second = (project / "out" / x / manifest["artefact"]["main"] for x in "ab")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_teacher_that_exists_only_as_onnx(project):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 3)).eval()
+    from edgekd.graph.export import export_onnx
+    from edgekd.spec import Input
+
+    samples = torch.rand(4, 3, 64, 64)
+    export_onnx(model, Input((3, 64, 64)), project / "only.onnx", samples=samples)
+    edgekd(project, *ASK, "--set", "teacher=only.onnx", "--out", "out/onnx")
+    assert "passed" in edgekd(project, "verify", "out/onnx")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("--set", "teacher=mine.py:build", "--set", "weights=no.pt"), 2, "no teacher weights"),
+        (("--set", "clases=3"), 2, "did you mean"),
+        (("--set", "teacher=mine.py:bild"), 1, "bild"),
+        (("--out", "pictures"), 2, "edgekd did not write"),
+    ],
+)
+def test_bad_requests(project, arguments, code, text):
+    expected = (code, 2) if code == 1 else (code,)
+    env = {**os.environ, "EDGEKD_STORE": str(project / "store")}
+    env["PYTHONPATH"] = str(Path(__file__).parents[1])
+    command = [sys.executable, "-m", "edgekd", *ASK, *arguments]
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode in expected
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
