@@ -28,11 +28,11 @@ def command(bundle: Path, **options: Any) -> None:
     The outputs are made again in the runtime that ships. Exit code 5 when the bundle is not what
     it claims to be.
     """
-    from edgekd.verify import verify
+    from edgekd.verify import lines, verify
 
     with drawn() as emit:
         proof = verify(bundle, emit=emit, **options)
     if current().json:
         current().result(proof)
     else:
-        click.echo(text.table(text.flat(proof)))
+        click.echo(text.table(lines(proof)))
