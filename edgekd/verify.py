@@ -120,6 +120,34 @@ def verify(
     return report
 
 
+def lines(report: Report) -> list[tuple[str, str]]:
+    """Return what a report says for people: name and sentence, a line each."""
+    said = [("bundle", report["bundle"]), ("digest", report["digest"] or "none")]
+    said += [(check["name"], _sentence(check)) for check in report["checks"]]
+    return said + [("note", note) for note in report["notes"]]
+
+
+def _sentence(check: Mapping[str, Any]) -> str:
+    facts = check["facts"]
+    if check["status"] == "not_run":
+        return f"not run: {facts['why']}"
+    if check["status"] == "failed":
+        return f"failed: {'; '.join(facts['faults'])}"
+    if check["name"] == FILES:
+        return f"passed, {facts['files']} files"
+    if check["name"] == GOLDEN:
+        outputs = [f"{n} {_nearness(m)}" for n, m in facts.items() if n != "effective"]
+        return f"passed: {'; '.join(outputs)}"
+    if check["name"] == TASK:
+        found = [f"{name} {value['value']:.4f}" for name, value in facts["metrics"].items()]
+        return f"passed: {', '.join(found)}"
+    return "passed"
+
+
+def _nearness(measured: Mapping[str, Any]) -> str:
+    return f"max_abs {measured['max_abs']:.3g}, min_cosine {measured['min_cosine']:.6f}"
+
+
 def _report(bundle: Path, found: Audit, checks: list[Check], notes: list[str]) -> Report:
     failed = any(check.wrong for check in checks)
     return {

@@ -20,7 +20,7 @@ import edgekd
 from edgekd.bundle import audit, write_bundle
 from edgekd.bundle.integrity import sums_text
 from edgekd.errors import RuntimeCrash, SetupError, UsageError, VerifyError
-from edgekd.verify import BundleFailed, verify
+from edgekd.verify import BundleFailed, lines, verify
 from tests import bundles
 
 ROOT = Path(edgekd.__file__).parents[1]
@@ -508,3 +508,21 @@ def test_a_damaged_artefact_is_not_run(bundle, monkeypatch):
         "task metric": "not_run",
     }
     assert report["checks"][-1]["facts"]["why"] == "the bundle failed before: files"
+    said = dict(lines(report))
+    assert said["files"].startswith("failed: model/model.onnx: changed")
+    assert said["task metric"] == "not run: the bundle failed before: files"
+
+
+def test_a_report_in_words(original, monkeypatch):
+    with np.load(original / "golden.npz") as golden:
+        outputs = {"output": golden["output:output"]}
+    monkeypatch.setattr("edgekd.device.link.Agent", FakeAgent(outputs))
+    metrics = {"5-way 1-shot": {"value": 0.6874}, "5-way 5-shot": {"value": 0.8268}}
+    module = SimpleNamespace(score_artefact=lambda *arguments: metrics)
+    monkeypatch.setitem(sys.modules, "edgekd.tasks.score", module)
+    assert lines(verify(original, task=True))[2:6] == [
+        ("files", "passed, 9 files"),
+        ("manifest", "passed"),
+        ("golden outputs", "passed: output max_abs 0, min_cosine 1.000000"),
+        ("task metric", "passed: 5-way 1-shot 0.6874, 5-way 5-shot 0.8268"),
+    ]

@@ -28,11 +28,13 @@ def command(bundle: Path, **options: Any) -> None:
     The outputs are made again in the runtime that ships. Exit code 5 when the bundle is not what
     it claims to be.
     """
-    from edgekd.verify import lines, verify
+    from edgekd.verify import verify
 
     with drawn() as emit:
         proof = verify(bundle, emit=emit, **options)
     if current().json:
         current().result(proof)
     else:
+        from edgekd.verify import lines
+
         click.echo(text.table(lines(proof)))
