@@ -294,13 +294,12 @@ def _local(on: str) -> None:
 
 
 def _device(wanted: str) -> str:
-    if wanted == "cpu":
-        return "cpu"
+    """What trains; ``auto`` is settled by the first step that runs, so that none imports torch."""
+    if wanted in ("auto", "cpu"):
+        return wanted
     import torch
 
     have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return next((name for name, there in have.items() if there), "cpu")
     if not have[wanted]:
         raise SetupError(f"torch sees no {wanted} device here", at="--device", hint="--device cpu")
     return wanted

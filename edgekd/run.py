@@ -23,7 +23,7 @@ class Walk:
         recipe: What is compressed.
         store: Where results are.
         emit: Progress.
-        device: What trains: ``cpu``, ``cuda``, ``mps``.
+        device: What trains: ``auto``, ``cpu``, ``cuda``, ``mps``.
         done: Finished steps by name.
     """
 

@@ -1,11 +1,11 @@
 """Results are directories, addressed by what made them.
 
     <root>/objects/<key>/   files of a finished step, facts.json, entry.json
-    <root>/work/<key>/      a step in progress; survives a kill, so that training resumes
+    <root>/partial/<key>/   a step in progress; survives a kill, so that training resumes
     <root>/locks/<key>      held while a step runs: two runs on one store do the work once
 
 The key is the digest of everything that can change the result. An entry is written under
-``work``, synced, then renamed: it is there whole or not at all. Failures are never stored.
+``partial``, synced, then renamed: it is there whole or not at all. Failures are never stored.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Store:
     def __init__(self, root: Path | None = None) -> None:
         self.root = (root or default_root()).expanduser().resolve()
         try:
-            for part in ("objects", "work", "locks"):
+            for part in ("objects", "partial", "locks"):
                 (self.root / part).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SetupError(
@@ -119,7 +119,7 @@ class Store:
             ready = self.get(key)
             if ready is not None:
                 return ready
-            folder = self.root / "work" / key
+            folder = self.root / "partial" / key
             _clear(folder)
             began = time.monotonic()
             with _explained(step, self.root):
@@ -165,7 +165,7 @@ class Store:
     def gc(self, days: float) -> tuple[int, int]:
         """Remove entries and leftovers unused for ``days``; return (entries, bytes) freed."""
         limit, count, freed = time.time() - days * 86400, 0, 0
-        for part in ("objects", "work"):
+        for part in ("objects", "partial"):
             for folder in list((self.root / part).iterdir()):
                 if folder.stat().st_mtime < limit:
                     freed += sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())

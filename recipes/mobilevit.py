@@ -77,7 +77,7 @@ def recipe(
 
 def _teacher(teacher: str, embedded: bool, augment: Call) -> Network:
     build = Call("edgekd.models.resnet12:resnet12", {"maps": 32})
-    made = "edgekd compress --recipe mobilevit --target cpu --set teacher=train"
+    made = "edgekd's trainer at the settings of teacher=train, weights rounded to float16"
     budget = Train(30, views=30, smoothing=0.1, augment=augment, amp="bf16")
     if teacher == "auto" and embedded:
         return Network(build, TEACHER, SHA256, None, "ResNet-12, 32 maps", "Apache-2.0", made)

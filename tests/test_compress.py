@@ -26,8 +26,8 @@ def build(classes):
 """
 
 
-def edgekd(folder, *arguments, code=0):
-    env = {**os.environ, "EDGEKD_STORE": str(folder / "store")}
+def edgekd(folder, *arguments, code=0, **variables):
+    env = {**os.environ, "EDGEKD_STORE": str(folder / "store"), **variables}
     env["PYTHONPATH"] = str(Path(__file__).parents[1])
     command = [sys.executable, "-m", "edgekd", *map(str, arguments)]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=800)
@@ -88,6 +88,11 @@ def test_a_foreign_torch_teacher_reaches_a_verified_bundle(project):
     assert model.name in str(manifest["artefact"]["files"])
     first, second = (project / "out" / x / manifest["artefact"]["main"] for x in "ab")
     assert first.read_bytes() == second.read_bytes()
+
+    imports = edgekd(project, *ask, "--out", "out/a", PYTHONPROFILEIMPORTTIME="1")
+    names = {line.rpartition("|")[2].strip() for line in imports.splitlines()}
+    assert "edgekd.run" in names
+    assert not names & {"torch", "onnx", "openvino", "onnxruntime"}
 
 
 def test_a_teacher_that_exists_only_as_onnx(project):

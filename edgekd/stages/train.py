@@ -52,7 +52,7 @@ def train(
         terms.check(term)
     data = invoke(Call(**spec["data"]), base)
     labels = torch.from_numpy(labels_of(data.train))
-    device = torch.device(spec["device"])
+    device = _device(spec["device"])
     teacher = open_outputs(inputs["teach"]) if "teach" in inputs else None
     torch.manual_seed(spec["seed"])
     backbone = invoke(network.build, base)
@@ -78,8 +78,18 @@ def train(
         "params": count_params(backbone),
         "macs": count_macs(backbone, contract.shape),
         "val": score.facts(),
+        "device": device.type,
         "threads": torch.get_num_threads(),
     }
+
+
+def _device(wanted: str) -> torch.device:
+    """``auto``: an accelerator where torch sees one, else the processor."""
+    if wanted != "auto":
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def open_outputs(folder: Path) -> TeacherOutputs:
