@@ -11,7 +11,9 @@ def project(tmp_path):
         "def build():\n    return scale(LIMIT)\n\n"
         "def unrelated():\n    return 1\n"
     )
-    (tmp_path / "helper.py").write_text("def scale(x):\n    return x * 2\n\ndef other():\n    pass\n")
+    (tmp_path / "helper.py").write_text(
+        "def scale(x):\n    return x * 2\n\ndef other():\n    pass\n"
+    )
     return tmp_path
 
 

@@ -120,7 +120,9 @@ def test_bad_requests(project, arguments, code, text):
     env = {**os.environ, "EDGEKD_STORE": str(project / "store")}
     env["PYTHONPATH"] = str(Path(__file__).parents[1])
     command = [sys.executable, "-m", "edgekd", *ASK, *arguments]
-    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd=project, env=env, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode in expected
     assert text in done.stderr
     assert "Traceback" not in done.stderr

@@ -46,8 +46,15 @@ def lesson(epochs=4, lr=1e-2, workers=0):
     train = Train(epochs, batch=8, lr=lr, views=2, workers=workers)
     outputs = tuple({"features": np.random.default_rng(v).normal(size=(24, 5))} for v in range(2))
     return Lesson(
-        data, torch.from_numpy(data.labels), Input((3, 16, 16), (0.5,) * 3, (0.5,) * 3),
-        train, TERMS, crop_and_turn(), TeacherOutputs(outputs), 3, torch.device("cpu"),
+        data,
+        torch.from_numpy(data.labels),
+        Input((3, 16, 16), (0.5,) * 3, (0.5,) * 3),
+        train,
+        TERMS,
+        crop_and_turn(),
+        TeacherOutputs(outputs),
+        3,
+        torch.device("cpu"),
     )
 
 
