@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd import steps
+from edgekd.device.fingerprint import here
 from edgekd.discover import load_recipe, load_target
-from edgekd.errors import SetupError, UsageError
+from edgekd.errors import SetupError, UnbuiltError, UsageError
 from edgekd.events import Emit, Event, silent
 from edgekd.inputs import save_arrays
 from edgekd.spec import Recipe
@@ -46,7 +47,7 @@ def compress(
         device: What trains: ``auto``, ``cpu``, ``cuda``, ``mps``.
         pick: Take this candidate instead of the fastest within the limits.
         like: A bundle whose settings and choice are repeated.
-        allow_unbuilt: Reserved for targets whose runtime is not here.
+        allow_unbuilt: Return bundles whose device was not there as if all was well.
         store: Where results are kept; ``$EDGEKD_STORE`` or the user's cache by default.
         emit: Progress.
 
@@ -54,22 +55,46 @@ def compress(
         One bundle a target.
 
     Raises:
+        UnbuiltError: A device was not there: its bundle says ``not_run`` on the device's rungs
+            of the ladder, and lies where it would.
         EdgekdError: See `edgekd.errors`.
     """
     _local(on)
     request = _request(recipe, target, settings, pick, like)
     places = _places(request, out)
-    plans = [_candidates(request.recipe, t, emit) for t in request.targets]
+    machine = here()
+    absents = [t.absent_from(machine) for t in request.targets]
+    plans = [
+        _candidates(request.recipe, t, absent, emit)
+        for t, absent in zip(request.targets, absents, strict=True)
+    ]
     from edgekd.run import Walk
 
     walk = Walk(request.recipe, Store(store), emit, _device(device))
     for step in steps.shared(request.recipe):
         walk.step(step)
     bundles = []
-    for one, (chosen, missing), place in zip(request.targets, plans, places, strict=True):
-        _prove(walk, one, chosen, request.pick)
-        bundles.append(_bundle(walk, one, missing, place))
+    for one, absent, (chosen, missing), place in zip(
+        request.targets, absents, plans, places, strict=True
+    ):
+        _prove(walk, one, chosen, request.pick, absent)
+        bundles.append(_bundle(walk, one, missing, place, absent))
+    if any(absents) and not allow_unbuilt:
+        raise _unbuilt(request.targets, absents, bundles)
     return bundles
+
+
+def _unbuilt(
+    targets: Sequence[Target], absents: Sequence[str], bundles: Sequence[Bundle]
+) -> UnbuiltError:
+    lost = [f"{t.name}: {why}" for t, why in zip(targets, absents, strict=True) if why]
+    kept = ", ".join(str(bundle.path) for bundle in bundles)
+    return UnbuiltError(
+        f"nothing was built or measured on the device of target {'; '.join(lost)}; all else is"
+        f" done and kept in {kept}",
+        bundles,
+        hint="name the device with --on, or accept the bundle as it is with --allow-unbuilt",
+    )
 
 
 def plan(
@@ -93,10 +118,11 @@ def plan(
 
     kept = Store(store)
     keys = steps.Keys(request.recipe, Digests(kept.root))
-    listed = list(steps.shared(request.recipe))
+    listed, machine = list(steps.shared(request.recipe)), here()
     for one in request.targets:
-        chosen, _missing = _candidates(request.recipe, one, emit)
-        listed += _steps(request.recipe, one, chosen, request.pick)
+        absent = one.absent_from(machine)
+        chosen, _missing = _candidates(request.recipe, one, absent, emit)
+        listed += _steps(request.recipe, one, chosen, request.pick, absent)
     rows: list[dict[str, Any]] = []
     for step in listed:
         if any(row["step"] == step.name for row in rows):
@@ -219,26 +245,32 @@ def _places(request: _Request, out: Path | None) -> list[Path]:
     return places
 
 
-def _candidates(recipe: Recipe, target: Target, emit: Emit) -> tuple[list[Any], list[str]]:
-    chosen, missing = steps.candidates(recipe, target)
+def _candidates(
+    recipe: Recipe, target: Target, absent: str, emit: Emit
+) -> tuple[list[Any], list[str]]:
+    if absent:
+        emit(Event("note", f"target {target.name}", f"no device: {absent}"))
+    chosen, missing = steps.candidates(recipe, target, absent)
     for sentence in missing:
         emit(Event("note", f"target {target.name}", f"not tried: {sentence}"))
     return chosen, missing
 
 
 def _steps(
-    recipe: Recipe, target: Target, chosen: Sequence[Any], pick: str | int | None
+    recipe: Recipe, target: Target, chosen: Sequence[Any], pick: str | int | None, absent: str
 ) -> list[steps.Step]:
     return [
         steps.exported(recipe, target),
-        *steps.built(recipe, target, chosen),
-        *steps.finished(recipe, target, chosen, pick),
-        *steps.measured(recipe, target),
+        *steps.built(recipe, target, chosen, absent),
+        *steps.finished(recipe, target, chosen, pick, absent),
+        *steps.measured(recipe, target, absent),
     ]
 
 
-def _prove(walk: Walk, target: Target, chosen: Sequence[Any], pick: str | int | None) -> None:
-    for step in _steps(walk.recipe, target, chosen, pick):
+def _prove(
+    walk: Walk, target: Target, chosen: Sequence[Any], pick: str | int | None, absent: str
+) -> None:
+    for step in _steps(walk.recipe, target, chosen, pick, absent):
         if step.name not in walk.done or step.name.startswith("choose"):
             walk.step(step)
     choice = walk.done[f"choose:{target.name}"].facts
@@ -247,14 +279,14 @@ def _prove(walk: Walk, target: Target, chosen: Sequence[Any], pick: str | int | 
             walk.step(steps.tested(walk.recipe, identity))
 
 
-def _bundle(walk: Walk, target: Target, missing: Sequence[str], place: Path) -> Bundle:
+def _bundle(walk: Walk, target: Target, missing: Sequence[str], place: Path, absent: str) -> Bundle:
     from edgekd.bundle import unchanged, write_bundle
     from edgekd.device.link import Agent
     from edgekd.manifest import Evidence, assemble
 
     with Agent() as agent:
         machine = agent.facts()
-    evidence = Evidence(walk.recipe, target, walk.done, machine, missing)
+    evidence = Evidence(walk.recipe, target, walk.done, machine, missing, absent)
     manifest = assemble(evidence)
     same = unchanged(manifest, place)
     if same is not None:

@@ -35,6 +35,8 @@ class Artefact:
         input: Tensor contract (`edgekd.spec.Input`, plain).
         precision: What the network computes in, as the report names it.
         files: All files, relative.
+        proxy: ``runtime`` and ``options`` of what stands in for a runtime that only the device
+            has; empty when the artefact's own runtime runs here.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class Artefact:
     input: Mapping[str, Any]
     precision: str
     files: tuple[str, ...] = ()
+    proxy: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self) -> None:
         """Write ``artefact.json``."""
@@ -55,7 +58,16 @@ class Artefact:
             "precision": self.precision,
             "files": list(self.files or (self.main,)),
         }
+        if self.proxy:
+            value["proxy"] = plain(self.proxy)
         (self.folder / FILE).write_text(json.dumps(value, indent=1, sort_keys=True))
+
+    @property
+    def runs_here(self) -> tuple[str, Mapping[str, Any]]:
+        """Runtime and options to run it with on this machine."""
+        if self.proxy:
+            return self.proxy["runtime"], self.proxy["options"]
+        return self.runtime, self.options
 
     @property
     def bytes(self) -> int:
@@ -83,10 +95,10 @@ class Running(AbstractContextManager["Running"]):
         self.agent = Agent()
         self.agent.__enter__()
         try:
-            options = {"threads": self.threads, **self.artefact.options, **self.options}
-            self.loaded = self.agent.load(
-                self.artefact.runtime, self.artefact.folder / self.artefact.main, **options
-            )
+            runtime, own = self.artefact.runs_here
+            options = {"threads": self.threads, **own, **self.options}
+            main = self.artefact.folder / self.artefact.main
+            self.loaded = self.agent.load(runtime, main, **options)
         except BaseException:
             self.agent.__exit__(None, None, None)
             raise

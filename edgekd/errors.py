@@ -7,6 +7,7 @@
     │   └── DataError             the user's data
     ├── BudgetError      exit 3   over a limit, or regressed
     ├── SetupError       exit 4   missing extra, unreachable board, full disk
+    │   └── UnbuiltError          everything but the device's part was done, and is kept
     ├── VerifyError      exit 5   an artefact is not what it claims to be
     └── StageError       exit 1   a stage failed (the cause is chained)
         └── RuntimeCrash          the process that ran an artefact died
@@ -18,7 +19,8 @@ Only the command line turns errors into exit codes.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class EdgekdError(Exception):
@@ -75,6 +77,20 @@ class SetupError(EdgekdError):
     """The environment lacks something: an extra, a tool, a board, disk space."""
 
     exit_code = 4
+
+
+class UnbuiltError(SetupError):
+    """No device was there: what could be done without one is done and kept.
+
+    Args:
+        what: One sentence.
+        bundles: The bundles (`edgekd.bundle.Bundle`) that were written.
+        hint: What to do next.
+    """
+
+    def __init__(self, what: str, bundles: Sequence[Any], *, hint: str | None = None) -> None:
+        super().__init__(what, hint=hint)
+        self.bundles = tuple(bundles)
 
 
 class VerifyError(EdgekdError):

@@ -31,6 +31,7 @@ class Evidence:
         done: Finished steps by name.
         machine: Facts of the agent about this machine.
         missing: Sentences about backends that could not be tried.
+        absent: Why there is no device; empty when the numbers are the device's own.
     """
 
     recipe: Recipe
@@ -38,6 +39,19 @@ class Evidence:
     done: Mapping[str, Entry]
     machine: Mapping[str, Any]
     missing: Sequence[str]
+    absent: str = ""
+
+    @property
+    def no_device(self) -> str:
+        """Why the device's part was not run, as a sentence."""
+        return f"no {self.target.name} device was given (--on); {self.absent}"
+
+    def latency(self, step: str) -> Mapping[str, Any]:
+        """Latency of a network or artefact; ``not_run`` without the device."""
+        if self.absent:
+            return {"not_run": self.no_device}
+        latency: Mapping[str, Any] = self.facts(f"profile:{step}")["latency"]
+        return latency
 
     def facts(self, step: str) -> Mapping[str, Any]:
         """Facts of a step."""
@@ -82,6 +96,7 @@ def assemble(evidence: Evidence) -> dict[str, Any]:
         "gains": gains(evidence),
         "parity": parities(evidence),
         "choice": dict(choice),
+        "device": {"reached": not evidence.absent, "why": evidence.absent},
         "ladder": ladder(evidence),
         "golden": {
             "file": "golden.npz",
@@ -122,7 +137,7 @@ def _row(evidence: Evidence, step: str, label: str, kind: str) -> dict[str, Any]
         "file_bytes": artefact.bytes,
         "metrics": score["metrics"],
         "primary": score["primary"],
-        "latency": evidence.facts(f"profile:{step}")["latency"],
+        "latency": evidence.latency(step),
         "training_cpu_s": cost,
         "shipped": False,
     }
@@ -172,18 +187,24 @@ def artefact_rows(evidence: Evidence) -> list[dict[str, Any]]:
                 "id": identity,
                 "label": f"{evidence.recipe.student.label or 'student'}, {identity}",
                 "kind": "artefact",
-                "runtime": built["runtime"],
+                "runtime": _ran_in(built),
                 "precision": built["precision"],
                 "params": student["params"],
                 "macs": student["macs"],
                 "file_bytes": built["bytes"],
                 "metrics": score["metrics"],
                 "primary": score["primary"],
-                "latency": evidence.facts(f"profile:{identity}")["latency"],
+                "latency": evidence.latency(identity),
                 "shipped": identity == choice["picked"],
             }
         )
     return rows
+
+
+def _ran_in(built: Mapping[str, Any]) -> str:
+    """Runtime that the numbers come from: the artefact's own, or its proxy, called one."""
+    proxy = built.get("proxy")
+    return f"{proxy['runtime']} (proxy: not {built['runtime']})" if proxy else built["runtime"]
 
 
 def gains(evidence: Evidence) -> dict[str, Any]:
@@ -221,35 +242,44 @@ def parities(evidence: Evidence) -> list[dict[str, Any]]:
 
 def ladder(evidence: Evidence) -> list[dict[str, Any]]:
     """The evidence ladder of the shipped artefact."""
-    choice = evidence.choice
+    choice, where = evidence.choice, _where(evidence)
     picked, fp32 = choice["picked"], choice["fp32"]
     reduced = open_artefact(evidence.done[f"build:{picked}"].path).precision != "fp32"
     rungs = [_rung("exported", True, "")]
     ok = fp32 is not None and evidence.facts(f"parity:{fp32}")["status"] == "passed"
-    rungs.append(_rung("parity fp32", ok, "no fp32 candidate kept parity"))
+    rungs.append(_rung("parity fp32", ok, "no fp32 candidate kept parity", where))
     if reduced:
         good = evidence.facts(f"parity:{picked}")["status"] == "passed"
-        rungs.append(_rung("quantised parity", good, "outside the tolerance"))
+        rungs.append(_rung("quantised parity", good, "outside the tolerance", where))
     else:
         rungs.append(_not_run("quantised parity", f"{picked} is not quantised"))
     drop = next(r["loss"] for r in choice["ranking"] if r["candidate"] == picked)
-    rungs.append(_rung("task metric on artefact", drop <= choice["limit"], f"lost {drop:.4f}"))
-    if evidence.target.device == "cpu":
+    kept = drop <= choice["limit"]
+    rungs.append(_rung("task metric on artefact", kept, f"lost {drop:.4f}", where))
+    if not evidence.absent:
         rungs.append(_rung("compiled for device", True, ""))
         rungs.append(_rung("parity on device", True, ""))
         rungs.append(_rung("profiled on device", True, ""))
     else:
-        why = f"no {evidence.target.name} device was given (--on)"
         rungs += [
-            _not_run(n, why)
+            _not_run(n, evidence.no_device)
             for n in ("compiled for device", "parity on device", "profiled on device")
         ]
     rungs.append(_budget(evidence, picked))
     return rungs
 
 
-def _rung(name: str, passed: bool, why: str) -> dict[str, Any]:
-    return {"rung": name, "status": "passed" if passed else "failed", "why": "" if passed else why}
+def _where(evidence: Evidence) -> str:
+    """Where a rung below the device's was passed, when that was not on the device."""
+    if not evidence.absent:
+        return ""
+    built = evidence.facts(f"build:{evidence.choice['picked']}")
+    return f"on this host, in {_ran_in(built)}"
+
+
+def _rung(name: str, passed: bool, why: str, where: str = "") -> dict[str, Any]:
+    status = "passed" if passed else "failed"
+    return {"rung": name, "status": status, "why": where if passed else why}
 
 
 def _not_run(name: str, why: str) -> dict[str, Any]:
@@ -261,14 +291,14 @@ def _budget(evidence: Evidence, picked: str) -> dict[str, Any]:
     limits.pop("metric_drop", None)
     if not limits:
         return _not_run("within budget", f"target {evidence.target.name} sets no limits")
-    latency = evidence.facts(f"profile:{picked}")["latency"]
-    mib = evidence.facts(f"build:{picked}")["bytes"] / 2**20
-    values = {
-        "latency_p50_ms": latency["wall_ms"]["p50"],
-        "latency_p99_ms": latency["wall_ms"]["p99"],
-        "peak_memory_mib": latency["rss_mib"],
-        "size_mib": mib,
-    }
+    latency = evidence.latency(picked)
+    values = {"size_mib": evidence.facts(f"build:{picked}")["bytes"] / 2**20}
+    if "not_run" not in latency:
+        values |= {
+            "latency_p50_ms": latency["wall_ms"]["p50"],
+            "latency_p99_ms": latency["wall_ms"]["p99"],
+            "peak_memory_mib": latency["rss_mib"],
+        }
     unknown = [name for name in limits if name not in values]
     over = [
         f"{name} {values[name]:.4g} > {limit:g}"
@@ -282,7 +312,7 @@ def _budget(evidence: Evidence, picked: str) -> dict[str, Any]:
 
 def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the numbers say, in words; also what one would rather not read."""
-    primary = rows[-1]["primary"]
+    primary, choice = rows[-1]["primary"], evidence.choice
     gain = evidence.facts("distill")["val"]
     sign = 1 if gain["higher_is_better"] else -1
     found = [_gain_claim(gains(evidence)["student − control"].get(primary), primary, sign)]
@@ -305,6 +335,12 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     note = _inputs(evidence)["data"]["note"]
     found += [note] if note else []
     found += [f"Not tried: {reason}." for reason in evidence.missing]
+    if evidence.absent:
+        found.append(
+            f"Nothing was built or measured on the device: {evidence.no_device}. Task metric and"
+            f" parity are of this host's {_ran_in(evidence.facts('build:' + choice['picked']))};"
+            " the choice among candidates is unmeasured."
+        )
     return [*found, *evidence.recipe.notes]
 
 
@@ -327,6 +363,9 @@ def _reduced_claims(evidence: Evidence, rows: Mapping[str, Mapping[str, Any]]) -
     if not fp32 or not reduced:
         return []
     a, b = rows[fp32], rows[reduced]
+    if evidence.absent:
+        smaller = a["file_bytes"] / b["file_bytes"]
+        return [f"{reduced} is {smaller:.2f}× smaller than {fp32}; which is faster is not known."]
     speed = a["latency"]["cpu_ms"]["p50"] / b["latency"]["cpu_ms"]["p50"]
     size = a["file_bytes"] / b["file_bytes"]
     text = f"{reduced} is {speed:.2f}× as fast as {fp32} and {size:.2f}× smaller."
@@ -373,6 +412,7 @@ def _artefact(folder: Path, identity: str, place: str) -> dict[str, Any]:
         "main": f"{place}/{artefact.main}",
         "files": [f"{place}/{name}" for name in artefact.files],
         "bytes": artefact.bytes,
+        **({"proxy": dict(artefact.proxy)} if artefact.proxy else {}),
     }
 
 

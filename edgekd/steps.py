@@ -123,8 +123,11 @@ def networks(recipe: Recipe) -> list[str]:
     return [*NETWORKS, *(f"baseline:{n.label}" for n in recipe.baselines)]
 
 
-def measured(recipe: Recipe, target: Target) -> list[Step]:
-    """Scores on the test split and latencies of every torch network, and the trivial baseline."""
+def measured(recipe: Recipe, target: Target, absent: str = "") -> list[Step]:
+    """Scores on the test split and latencies of every torch network, and the trivial baseline.
+
+    Latency belongs to a device: where that is ``absent``, none is measured.
+    """
     files = tuple(base_of(recipe) / f for f in recipe.files)
     test = {"data": plain(recipe.data), "task": plain(recipe.task), "split": "test"}
     timing = {"data": plain(recipe.data), "measure": _measure(target)}
@@ -133,9 +136,18 @@ def measured(recipe: Recipe, target: Target) -> list[Step]:
         inputs = {"artefact": name, "state": name}
         steps.append(Step(f"test:{name}", stage("score"), test, inputs, files, EXPORT))
         inputs = {"artefact": name}
-        steps.append(
-            Step(f"profile:{name}", stage("profile"), timing, inputs, files, EXPORT, measured=True)
-        )
+        if not absent:
+            steps.append(
+                Step(
+                    f"profile:{name}",
+                    stage("profile"),
+                    timing,
+                    inputs,
+                    files,
+                    EXPORT,
+                    measured=True,
+                )
+            )
     return steps
 
 
@@ -153,8 +165,12 @@ def exported(recipe: Recipe, target: Target) -> Step:
     return Step("export", stage("export"), spec, {"network": "distill"}, files, EXPORT)
 
 
-def candidates(recipe: Recipe, target: Target) -> tuple[list[Candidate], list[str]]:
+def candidates(
+    recipe: Recipe, target: Target, absent: str = ""
+) -> tuple[list[Candidate], list[str]]:
     """Candidates that can be built here, and a sentence for every backend that cannot.
+
+    The instruction sets of this machine say nothing about a device that is ``absent``.
 
     Raises:
         SetupError: None can.
@@ -173,7 +189,7 @@ def candidates(recipe: Recipe, target: Target) -> tuple[list[Candidate], list[st
         if reason is not None:
             missing.append(f"{name}: {reason}")
             continue
-        found += one.candidates(precisions, fingerprint()["isa"])
+        found += one.candidates(precisions, () if absent else fingerprint()["isa"])
     if not found:
         raise SetupError(
             f"target {target.name!r} can run nothing here: {'; '.join(missing)}",
@@ -192,8 +208,10 @@ def _few(found: list[Candidate], limit: int) -> list[Candidate]:
     return [first, *rest[: limit - 1]]
 
 
-def built(recipe: Recipe, target: Target, chosen: Sequence[Candidate]) -> list[Step]:
-    """Build, parity, validation score and latency of every candidate."""
+def built(
+    recipe: Recipe, target: Target, chosen: Sequence[Candidate], absent: str = ""
+) -> list[Step]:
+    """Build, parity and validation score of every candidate; latency unless ``absent``."""
     files = tuple(base_of(recipe) / f for f in recipe.files)
     val = {"data": plain(recipe.data), "task": plain(recipe.task), "split": "val"}
     timing = {"data": plain(recipe.data), "measure": _measure(target)}
@@ -222,19 +240,27 @@ def built(recipe: Recipe, target: Target, chosen: Sequence[Candidate]) -> list[S
                 packages,
                 measured=True,
             ),
-            Step(f"profile:{name}", stage("profile"), timing, made, files, packages, measured=True),
         ]
+        timed = Step(
+            f"profile:{name}", stage("profile"), timing, made, files, packages, measured=True
+        )
+        steps += [] if absent else [timed]
     return steps
 
 
 def finished(
-    recipe: Recipe, target: Target, chosen: Sequence[Candidate], pick: str | int | None
+    recipe: Recipe,
+    target: Target,
+    chosen: Sequence[Candidate],
+    pick: str | int | None,
+    absent: str = "",
 ) -> list[Step]:
     """The choice, and the test scores of what it picked."""
-    parts = ("build", "parity", "val", "profile")
+    parts = ("build", "parity", "val") if absent else ("build", "parity", "val", "profile")
     inputs = {f"{p}:{c.id}": f"{p}:{c.id}" for c in chosen for p in parts}
     drop = min(recipe.metric_drop, target.limits.metric_drop or recipe.metric_drop)
-    spec = {"candidates": [c.id for c in chosen], "metric_drop": drop, "pick": pick}
+    spec: dict[str, Json] = {"candidates": [c.id for c in chosen], "metric_drop": drop}
+    spec |= {"pick": pick, "unmeasured": list(target.order) if absent else None}
     name = f"choose:{target.name}"
     return [Step(name, stage("choose"), spec, inputs | {"student": "distill"})]
 

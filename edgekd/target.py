@@ -136,8 +136,12 @@ class Target(_Frozen):
     """Range of versions a backend's runtime must have on the device, such as ">=10.3,<11"."""
     arch: tuple[str, ...] = ()
     """Machine names (as `uname -m` prints) the target stands for; empty for any."""
+    board: str | None = None
+    """Part of the board's own name ("Orin Nano"); a machine without it is not the device."""
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)]
     """Precisions that a candidate may have."""
+    prefer: tuple[Precision, ...] = ()
+    """Order of preference where no device could be measured; empty for that of precisions."""
     never_quantize: tuple[str, ...] = ()
     """ONNX operator types that keep floating point."""
     limits: Limits = Limits()
@@ -157,6 +161,29 @@ class Target(_Frozen):
         if strangers:
             raise ValueError(f"runtime names {strangers[0]!r}, which is not among the backends")
         return self
+
+    def absent_from(self, machine: Mapping[str, Any]) -> str:
+        """Return why a machine is not this device, and cannot stand for it; empty when it is.
+
+        Args:
+            machine: Facts of the agent there: ``arch``, ``board``, ``runtimes``.
+        """
+        if self.device == "mcu":
+            return "a microcontroller cannot be measured from here"
+        if self.arch and machine["arch"] not in self.arch:
+            return f"this machine is {machine['arch']}, the target {' or '.join(self.arch)}"
+        board = machine.get("board") or "a machine without a name"
+        if self.board and self.board.lower() not in board.lower():
+            return f"this machine is {board}, the target a board called {self.board!r}"
+        runtimes = machine.get("runtimes") or {}
+        if self.device != "cpu" and not any(runtimes.get(name) for name in self.backends):
+            return f"this machine has no {' or '.join(self.backends)} runtime"
+        return ""
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Precisions, the preferred first, for a choice that nothing was measured for."""
+        return tuple(dict.fromkeys((*self.prefer, *self.precisions)))
 
     def plain(self) -> dict[str, Any]:
         """Return the target as plain JSON values."""

@@ -95,6 +95,41 @@ def test_a_foreign_torch_teacher_reaches_a_verified_bundle(project):
     assert not names & {"torch", "onnx", "openvino", "onnxruntime"}
 
 
+BOARD = """
+name: far-board
+title: A board that is not here
+device: cpu
+arch: [riscv64]
+backends: [onnxruntime]
+precisions: [fp32, int8]
+prefer: [int8, fp32]
+limits: {latency_p50_ms: 5}
+"""
+
+
+def test_a_device_that_is_not_here_is_said_to_be_missing(project):
+    (project / "board.yaml").write_text(BOARD)
+    ask = (*ASK, "--set", "teacher=mine.py:build", "--set", "weights=teacher.pt")
+    ask = tuple("board.yaml" if word == "cpu-ort" else word for word in ask)
+    said = edgekd(project, *ask, "--out", "out/board", code=4)
+    assert "--allow-unbuilt" in said and "bundle: out/board" in said
+    assert "passed" in edgekd(project, "verify", "out/board")
+    edgekd(project, *ask, "--out", "out/board", "--allow-unbuilt")
+
+    manifest = json.loads((project / "out/board/manifest.json").read_text())
+    rungs = {rung["rung"]: rung for rung in manifest["ladder"]}
+    for rung in ("compiled for device", "parity on device", "profiled on device", "within budget"):
+        assert rungs[rung]["status"] == "not_run", rung
+    assert "riscv64" in rungs["profiled on device"]["why"]
+    assert "on this host" in rungs["task metric on artefact"]["why"]
+    assert all("not_run" in row["latency"] for row in manifest["rows"])
+    choice = manifest["choice"]
+    assert choice["unmeasured"] and choice["rule"].startswith("unmeasured")
+    assert choice["picked"] == "ort-int8" and choice["ranking"][0]["cpu_ms"] is None
+    assert any("is unmeasured" in claim for claim in manifest["claims"])
+    assert not any("times as fast" in claim or "× as fast" in claim for claim in manifest["claims"])
+
+
 def test_a_teacher_that_exists_only_as_onnx(project):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 3)).eval()
     from edgekd.graph.export import export_onnx

@@ -55,6 +55,36 @@ def test_a_full_target_loads():
     assert loads(json.dumps(board.plain())) == board
 
 
+@pytest.mark.parametrize(
+    ("more", "machine", "why"),
+    [
+        ("", {}, ""),
+        ("arch: [aarch64]\n", {}, "this machine is x86_64, the target aarch64"),
+        ("arch: [x86_64, aarch64]\n", {}, ""),
+        ("board: Pi 5\n", {"board": "Raspberry pi 5 Model B"}, ""),
+        ("board: Pi 5\n", {"board": "Raspberry Pi 4"}, "this machine is Raspberry Pi 4"),
+        ("board: Pi 5\n", {"board": None}, "a machine without a name"),
+    ],
+)
+def test_whether_a_machine_is_the_device(more, machine, why):
+    found = loads(GOOD + more).absent_from({"arch": "x86_64", "runtimes": {}, **machine})
+    assert why in found and bool(found) == bool(why)
+
+
+def test_an_accelerator_needs_its_runtime():
+    board = loads(GOOD.replace("cpu", "gpu").replace("openvino", "tensorrt"))
+    machine = {"arch": "x86_64", "board": None, "runtimes": {"onnxruntime": "1.22"}}
+    assert board.absent_from(machine) == "this machine has no tensorrt runtime"
+    assert not board.absent_from(machine | {"runtimes": {"tensorrt": "10.3"}})
+    assert loads(GOOD.replace("cpu", "mcu")).absent_from(machine)
+
+
+def test_order_of_preference():
+    assert loads(GOOD.replace("[fp32]", "[fp32, int8, fp16]")).order == ("fp32", "int8", "fp16")
+    text = GOOD.replace("[fp32]", "[fp32, int8, fp16]") + "prefer: [fp16]\n"
+    assert loads(text).order == ("fp16", "fp32", "int8")
+
+
 def test_a_target_is_frozen():
     with pytest.raises(ValidationError):
         loads(GOOD).name = "y"

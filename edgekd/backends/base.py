@@ -96,7 +96,8 @@ class Backend(Protocol):
 
         Returns:
             Facts: ``files``, ``main``, ``runtime``, ``options``, ``precision``,
-            ``quantised_ops``, ``tool_versions``, ``calibration_samples``.
+            ``quantised_ops``, ``tool_versions``, ``calibration_samples``; and ``proxy``
+            (``runtime``, ``options``) when the artefact's own runtime exists on the device only.
 
         Raises:
             StageError: The toolchain failed.

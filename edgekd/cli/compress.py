@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from edgekd.cli import summary
 from edgekd.cli.options import asked
 from edgekd.cli.progress import drawn
 from edgekd.cli.session import current
+from edgekd.errors import UnbuiltError
 from edgekd.settings import parse_assignments
 
 __all__ = ["command"]
@@ -27,15 +28,22 @@ def command(
     Every finished step is kept: an interrupted run goes on where it stopped, and a repeated one
     is read from the store.
     """
-    session = current()
     chosen = parse_assignments(settings)
     from edgekd.api import compress
 
-    session.resumable = True
-    with drawn() as emit:
-        bundles = compress(recipe, list(targets), settings=chosen, emit=emit, **options)
-    if session.json:
-        session.result([{"path": str(b.path), "manifest": b.manifest} for b in bundles])
+    current().resumable = True
+    try:
+        with drawn() as emit:
+            bundles = compress(recipe, list(targets), settings=chosen, emit=emit, **options)
+    except UnbuiltError as error:
+        _show(error.bundles)
+        raise
+    _show(bundles)
+
+
+def _show(bundles: Sequence[Any]) -> None:
+    if current().json:
+        current().result([{"path": str(b.path), "manifest": b.manifest} for b in bundles])
     else:
         click.echo("\n\n".join(_shown(Path(b.path), b.manifest) for b in bundles))
 

@@ -1,10 +1,10 @@
-"""Which machine a measurement was made on, for cache keys: cheap, stable, without numpy."""
+"""Which machine this is: its identity for cache keys, and what it has; cheap, without numpy."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from edgekd.agent import facts
+from edgekd.agent import facts, runtimes
 
 
 def fingerprint() -> dict[str, Any]:
@@ -15,3 +15,8 @@ def fingerprint() -> dict[str, Any]:
         ``os``; equal to the same keys of the agent's ``facts``.
     """
     return facts.identity()
+
+
+def here() -> dict[str, Any]:
+    """Return what the agent's ``facts`` say of this machine, without starting an agent."""
+    return {**facts.machine(), "runtimes": runtimes.versions()}

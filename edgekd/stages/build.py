@@ -41,6 +41,7 @@ def build(
         contract,
         candidate.precision,
         tuple(facts["files"]),
+        facts.get("proxy", {}),
     )
     artefact.save()
     return dict(facts) | {"bytes": artefact.bytes}

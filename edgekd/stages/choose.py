@@ -22,14 +22,15 @@ def choose(
     """Rank the candidates and copy the best of each class.
 
     Args:
-        spec: ``candidates`` (ids), ``metric_drop``, ``pick``.
-        inputs: Per candidate ``build:ID``, ``parity:ID``, ``val:ID``, ``profile:ID``; and
-            ``student``.
+        spec: ``candidates`` (ids), ``metric_drop``, ``pick``; ``unmeasured``: where no device
+            could be measured, the target's precisions in its order of preference.
+        inputs: Per candidate ``build:ID``, ``parity:ID``, ``val:ID``, ``profile:ID`` (but for a
+            choice without measurement); and ``student``.
         out: Gets the folders ``shipped``, ``fp32`` and, where one exists, ``reduced``.
         emit: Progress.
 
     Returns:
-        ``picked``, ``fp32``, ``reduced``, ``ranking``, ``rejected``, ``rule``.
+        ``picked``, ``fp32``, ``reduced``, ``ranking``, ``rejected``, ``rule``, ``unmeasured``.
 
     Raises:
         BudgetError: No candidate passes.
@@ -41,7 +42,8 @@ def choose(
     if not fit:
         reasons = "; ".join(f"{row['candidate']}: {row['why']}" for row in rows)
         raise BudgetError(f"no candidate keeps parity and the task metric: {reasons}")
-    ranking = rank(fit)
+    order = spec.get("unmeasured")
+    ranking = rank(fit) if order is None else rank_unmeasured(fit, order)
     picked = pick(ranking, spec["pick"])
     best = {
         "shipped": picked,
@@ -58,7 +60,8 @@ def choose(
         "reduced": best["reduced"] and best["reduced"]["candidate"],
         "ranking": ranking,
         "rejected": [row for row in rows if row["why"]],
-        "rule": _rule(spec["pick"]),
+        "rule": _rule(spec["pick"], order),
+        "unmeasured": order is not None,
         "metric": goal["primary"],
         "limit": spec["metric_drop"],
     }
@@ -75,7 +78,8 @@ def _row(
 ) -> dict[str, Any]:
     built = facts(inputs[f"build:{identity}"])
     parity, val = facts(inputs[f"parity:{identity}"]), facts(inputs[f"val:{identity}"])
-    latency = facts(inputs[f"profile:{identity}"])["latency"]
+    timed = inputs.get(f"profile:{identity}")
+    latency = facts(timed)["latency"] if timed else None
     value = val["metrics"][val["primary"]]["value"]
     best = goal["metrics"][goal["primary"]]["value"]
     sign = 1 if goal["higher_is_better"] else -1
@@ -86,8 +90,8 @@ def _row(
         "runtime": built["runtime"],
         "metric": value,
         "loss": loss,
-        "cpu_ms": latency["cpu_ms"]["p50"],
-        "wall_ms": latency["wall_ms"]["p50"],
+        "cpu_ms": latency and latency["cpu_ms"]["p50"],
+        "wall_ms": latency and latency["wall_ms"]["p50"],
         "bytes": built["bytes"],
         "min_cosine": parity["min_cosine"],
         "status": parity["status"],
@@ -119,6 +123,14 @@ def rank(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return ranking
 
 
+def rank_unmeasured(rows: Sequence[dict[str, Any]], order: Sequence[str]) -> list[dict[str, Any]]:
+    """By the target's order of precisions, then the smaller file: no device told the speed."""
+    place = {precision: index for index, precision in enumerate(order)}
+    return sorted(
+        rows, key=lambda r: (place.get(r["precision"], len(place)), r["bytes"], r["candidate"])
+    )
+
+
 def pick(ranking: Sequence[dict[str, Any]], wanted: str | int | None) -> dict[str, Any]:
     """Apply ``--pick``.
 
@@ -130,7 +142,7 @@ def pick(ranking: Sequence[dict[str, Any]], wanted: str | int | None) -> dict[st
     if wanted == "smallest":
         return min(ranking, key=lambda r: (r["bytes"], r["candidate"]))
     if wanted == "most-accurate":
-        return min(ranking, key=lambda r: (r["loss"], r["cpu_ms"]))
+        return min(ranking, key=lambda r: (r["loss"], r["cpu_ms"] or 0.0))
     named = {row["candidate"]: row for row in ranking}
     if isinstance(wanted, str) and wanted in named:
         return named[wanted]
@@ -142,7 +154,12 @@ def pick(ranking: Sequence[dict[str, Any]], wanted: str | int | None) -> dict[st
     )
 
 
-def _rule(wanted: str | int | None) -> str:
+def _rule(wanted: str | int | None, order: Sequence[str] | None) -> str:
     if wanted in (None, "fastest"):
+        if order is not None:
+            return (
+                f"unmeasured: no device; by the target's order of precisions ({', '.join(order)}),"
+                " then the smaller file, among those that keep the task metric on this host"
+            )
         return "least processor time among those within the limits; ties (3 %) to the smaller file"
     return f"--pick {wanted}"

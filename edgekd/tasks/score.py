@@ -48,6 +48,7 @@ def score_artefact(manifest: Mapping[str, Any], folder: Path, emit: Emit) -> dic
         shipped["options"],
         contract,
         shipped["precision"],
+        proxy=shipped.get("proxy", {}),
     )
     state = {}
     if manifest.get("state"):
