@@ -127,6 +127,14 @@ def _time(bench: Bench, request: Request) -> Result:
     return measure.time_session(session, feeds, plan, fresh=fresh)
 
 
+def _kernel(bench: Bench, request: Request) -> Result:
+    """Time the reference kernel; needs no model."""
+    from . import kernel
+
+    del bench
+    return kernel.reference(int(request.get("repeats", 7)))
+
+
 def _bye(bench: Bench, request: Request) -> Result:
     del request
     bench.close()
@@ -140,5 +148,6 @@ OPERATIONS: dict[str, Callable[[Bench, Request], Result]] = {
     "load": _load,
     "run": _run,
     "time": _time,
+    "kernel": _kernel,
     "bye": _bye,
 }

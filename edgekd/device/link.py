@@ -316,6 +316,10 @@ class Agent:
         answer["wall_ns"], answer["cpu_ns"] = tuple(answer["wall_ns"]), tuple(answer["cpu_ns"])
         return Timing(**answer)
 
+    def kernel(self, repeats: int = 7) -> dict[str, Any]:
+        """Time the fixed reference kernel of `edgekd.agent.kernel`: the machine's own speed."""
+        return self._ask("kernel", {"repeats": repeats}, doing="timing the reference kernel")
+
     @property
     def _model_name(self) -> str:
         return self._model.name if self._model else "nothing"

@@ -330,3 +330,10 @@ def test_the_link_imports_nothing_heavy():
         assert not {"torch", "onnx", "click", "rich", "pydantic", "onnxruntime"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, check=True)
+
+
+def test_the_reference_kernel_is_timed_without_a_model(agent):
+    found = agent.kernel(3)
+    assert found["name"] == "matmul-128-v1"
+    assert 0 < found["cpu_ns"] < 1e9
+    assert 0 < found["wall_ns"] < 10e9
