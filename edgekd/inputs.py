@@ -14,9 +14,12 @@ def prepare(raw: NDArray[Any], contract: Mapping[str, Any]) -> NDArray[Any]:
     """Apply the input contract of a manifest.
 
     Args:
-        raw: uint8 images (batch, H, W, C), or float samples (batch, …) which pass unchanged.
-        contract: ``form``, ``mean`` and ``std`` as in `edgekd.spec.Input`.
+        raw: uint8 images (batch, H, W, C), or float samples (batch, …) which pass unchanged but
+            for their ``channels``.
+        contract: ``form``, ``mean``, ``std`` and ``channels`` as in `edgekd.spec.Input`.
     """
+    if contract.get("channels") is not None:
+        raw = raw.take(contract["channels"], axis=-1 if raw.dtype == np.uint8 else 1)
     if raw.dtype != np.uint8:
         return np.ascontiguousarray(raw, dtype=np.float32)
     if contract.get("form") == "uint8_nhwc":

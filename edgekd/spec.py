@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from edgekd.errors import RecipeError
+
 Json = Any  # str | int | float | bool | None | list[Json] | dict[str, Json]
 
 
@@ -53,6 +55,9 @@ class Input:
 
     Attributes:
         shape: Without the batch axis; images as (channels, height, width).
+        channels: Which channels of the raw sample this network takes, in this order (a teacher
+            may see 23 sensors and its student 15); None for all. They are counted along axis 0
+            of the sample, for uint8 images along the last one, and are as many as ``shape[0]``.
         mean: Per channel, subtracted from the raw value divided by 255; None for raw floats.
         std: Per channel.
         form: ``float32_nchw`` takes prepared values; ``uint8_nhwc`` folds layout and
@@ -65,6 +70,18 @@ class Input:
     std: tuple[float, ...] | None = None
     form: Literal["float32_nchw", "uint8_nhwc"] = "float32_nchw"
     name: str = "input"
+    channels: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        chosen = self.channels
+        if chosen is None:
+            return
+        if len(chosen) != self.shape[0] or len(set(chosen)) < len(chosen) or min(chosen) < 0:
+            raise RecipeError(
+                f"input takes channels {tuple(chosen)} and has shape {tuple(self.shape)}",
+                at="recipe: Input.channels",
+                hint=f"name {self.shape[0]} different channels, counted from 0",
+            )
 
 
 @dataclass(frozen=True)
@@ -78,13 +95,27 @@ class Train:
             steps, then cosine to zero.
         weight_decay: Decoupled weight decay.
         warmup: Share of the steps.
-        smoothing: Label smoothing of the cross entropy.
+        smoothing: Label smoothing of the label term's cross entropy.
         augment: ``call(images: uint8 tensor (B, H, W, C), generator) -> same``; None for none.
         views: Distinct augmented views a sample has; epoch e shows view e mod views. The control
             sees the same views as the student.
         amp: ``bf16`` autocast or ``none``.
         clip: Largest norm of the gradient; 0 for no clipping.
         workers: Data loading processes.
+        rollout: On-policy distillation: ``call(model, data, round, seed)`` lets the student act
+            and returns what it met. ``model`` is the student of that moment: raw samples (batch,
+            …) in, outputs (batch, …) out, both numpy. ``data`` is what the recipe's data
+            function returns (use ``data.train`` only), ``round`` counts from 1, ``seed`` is
+            different in every round; the same arguments must give the same result. It returns a
+            map-style dataset with ``take(indices)`` (samples as the recipe's data gives them) and
+            ``labels`` (what the expert does there, of the kind and shape of the recipe's labels).
+            The teacher's outputs there are computed on the spot, never read from the cache, and
+            the samples are shown as they are, without ``augment``. The control has no rollouts.
+        rounds: How many rollouts there are. The epochs are divided into ``rounds`` + 1 parts; the
+            first trains on the data alone, every other one begins with a rollout. All rollouts
+            so far are kept (as in DAgger, arXiv 1011.0686).
+        on_policy: Share of every batch that comes from rollouts in the last part; it rises
+            linearly from 0 (λ of arXiv 2306.13649). The number of steps is the same as without.
     """
 
     epochs: int
@@ -98,6 +129,9 @@ class Train:
     amp: Literal["none", "bf16"] = "none"
     clip: float = 1.0
     workers: int = 0
+    rollout: Call | None = None
+    rounds: int = 0
+    on_policy: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -131,12 +165,16 @@ class Term:
     """weight · divergence(transform(project(student)), transform(teacher)).
 
     Attributes:
-        tap: What is compared: ``logits``, ``features`` or ``label``.
-        divergence: Row of `edgekd.distill.terms.DIVERGENCES`.
+        tap: What is compared: ``logits``, ``features`` or ``label``. For regression (float
+            labels) ``logits`` is the output vector of the network.
+        divergence: Row of `edgekd.distill.terms.DIVERGENCES`; for the tap ``label`` one of
+            ``ce`` (integer labels), ``mse``, ``smooth_l1`` (float labels, of the shape of the
+            network's output) and ``auto``: ``ce`` for integer labels, else ``smooth_l1``.
         transform: Row of `edgekd.distill.terms.TRANSFORMS`, applied to both sides.
         project: ``linear`` maps the student's features to the teacher's width in training only.
         weight: Factor.
-        args: Further arguments of transform and divergence (``temperature`` …).
+        args: Further arguments of transform and divergence (``temperature``; of ``ce`` the
+            ``weights`` of the classes; of ``smooth_l1`` its ``beta``).
     """
 
     tap: Literal["logits", "features", "label"]
@@ -144,15 +182,26 @@ class Term:
     transform: str = "identity"
     project: Literal["none", "linear"] = "none"
     weight: float = 1.0
-    args: Mapping[str, float] = field(default_factory=dict)
+    args: Mapping[str, float | tuple[float, ...] | list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A named sum of terms. The control is the objective without the terms that need a teacher."""
+    """A named sum of terms."""
 
     name: str
     terms: tuple[Term, ...]
+
+    def without_teacher(self) -> Objective:
+        """What everything learns that has no teacher (the control, baselines).
+
+        The objective's own label terms, scaled so that their weights sum to 1; without one,
+        ``auto``.
+        """
+        labels = [term for term in self.terms if term.tap == "label" and term.weight > 0]
+        total = sum(term.weight for term in labels)
+        own = tuple(dataclasses.replace(term, weight=term.weight / total) for term in labels)
+        return Objective("none", own or (Term("label", "auto"),))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,14 +14,12 @@ from edgekd.calls import locate
 from edgekd.closure import code_digest
 from edgekd.device.fingerprint import fingerprint
 from edgekd.errors import DataError, EdgekdError, SetupError
-from edgekd.spec import Json, Objective, Recipe, Term, plain
+from edgekd.spec import Json, Network, Recipe, Train, plain
 from edgekd.store import Digests, key_of
 from edgekd.target import Target
 
 TRAINING = ("torch", "numpy")
 EXPORT = (*TRAINING, "onnx", "onnxscript", "onnxsim", "onnxruntime")
-PLAIN = Objective("none", (Term("label", "ce"),))
-"""The objective of everything that learns without a teacher."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,8 @@ def shared(recipe: Recipe) -> list[Step]:
     files = tuple(base_of(recipe) / f for f in recipe.files)
     judged = {**common, "task": plain(recipe.task), "seed": recipe.seed}
     steps = [_teacher(recipe, judged, files)]
-    lesson = {**judged, "network": plain(recipe.student), "train": plain(recipe.train)}
+    alone = _alone(recipe, recipe.student, recipe.train)
+    rolls = {"teacher": "teacher"} if recipe.train.rollout else {}
     seen = {
         **common,
         "network": plain(recipe.teacher) | {"train": None},
@@ -73,36 +72,40 @@ def shared(recipe: Recipe) -> list[Step]:
     }
     steps += [
         Step("teach", stage("teach"), seen, {"teacher": "teacher"}, files, EXPORT),
-        Step("control", stage("train"), {**lesson, "objective": plain(PLAIN)}, {}, files, TRAINING),
+        Step("control", stage("train"), judged | alone, {}, files, TRAINING),
         Step(
             "distill",
             stage("train"),
-            lesson | {"objective": plain(recipe.objective)},
-            {"teach": "teach"},
+            {
+                **judged,
+                "network": plain(recipe.student),
+                "train": plain(recipe.train),
+                "objective": plain(recipe.objective),
+            },
+            {"teach": "teach"} | rolls,
             files,
             TRAINING,
         ),
     ]
     for network in recipe.baselines:
-        spec = {
-            **judged,
-            "network": plain(network),
-            "train": plain(network.train or recipe.train),
-            "objective": plain(PLAIN),
-        }
+        spec = judged | _alone(recipe, network, network.train or recipe.train)
         steps.append(Step(f"baseline:{network.label}", stage("train"), spec, {}, files, TRAINING))
     return steps
+
+
+def _alone(recipe: Recipe, network: Network, train: Train) -> dict[str, Json]:
+    """A training without teacher: no terms that need one, no rollouts that it labels."""
+    return {
+        "network": plain(network),
+        "train": plain(replace(train, rollout=None, rounds=0)),
+        "objective": plain(recipe.objective.without_teacher()),
+    }
 
 
 def _teacher(recipe: Recipe, judged: Mapping[str, Json], files: tuple[Path, ...]) -> Step:
     network = recipe.teacher
     if network.weights is None:
-        spec = {
-            **judged,
-            "network": plain(network),
-            "train": plain(network.train or recipe.train),
-            "objective": plain(PLAIN),
-        }
+        spec = {**judged, **_alone(recipe, network, network.train or recipe.train)}
         return Step("teacher", stage("train"), spec, {}, files, TRAINING)
     weights = locate(network.weights, base_of(recipe))
     if not weights.is_file():

@@ -27,7 +27,7 @@ from edgekd.errors import EdgekdError, SetupError, StageError, UsageError
 from edgekd.events import Emit, Event
 from edgekd.spec import Json, canonical, digest
 
-KEPT = ("checkpoint.pt",)
+KEPT = ("checkpoint.pt", "rollouts.pt")
 """Files of an interrupted step that its next attempt may use."""
 
 

@@ -57,7 +57,12 @@ FILE = pattern(_NAME.pattern, "a relative file name of plain characters")
 
 _TENSOR = record(
     {"name": text, "shape": listing(anything), "dtype": text},
-    {"form": text, "mean": maybe(listing(number)), "std": maybe(listing(number))},
+    {
+        "form": text,
+        "mean": maybe(listing(number)),
+        "std": maybe(listing(number)),
+        "channels": maybe(listing(count)),
+    },
 )
 _ARTEFACT = {
     "candidate": text,

@@ -123,6 +123,12 @@ def _shape(shape: Iterable[Any]) -> str:
 def _prepared(tensor: Mapping[str, Any], side: str) -> str:
     if side == "outputs":
         return str(tensor.get("meaning", ""))
+    taken = tensor.get("channels")
+    first = "" if taken is None else f"channels {', '.join(map(str, taken))} of the raw sample; "
+    return first + _scaled(tensor)
+
+
+def _scaled(tensor: Mapping[str, Any]) -> str:
     if tensor.get("form") == "uint8_nhwc":
         return "nothing: camera bytes, height × width × channel"
     if tensor.get("mean") is None:

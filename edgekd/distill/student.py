@@ -18,7 +18,8 @@ class Student(nn.Module):
         backbone: What ships; returns features (batch, width) or logits (batch, classes).
         output: Which of the two.
         features: Width of the features.
-        classes: Base classes; a linear classifier is added when the backbone has none.
+        classes: Width of the logits; a linear classifier is added when the backbone gives
+            features.
         objective: Its projecting terms get a bias-free linear map each.
         teacher: Width of every tap the teacher offers.
     """

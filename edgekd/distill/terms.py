@@ -42,6 +42,11 @@ def mse(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(student, teacher)
 
 
+def smooth_l1(student: Tensor, teacher: Tensor, beta: float = 1.0) -> Tensor:
+    """Huber-like error over all elements: quadratic below ``beta`` (actions, sequences)."""
+    return F.smooth_l1_loss(student, teacher, beta=beta)
+
+
 def cosine(student: Tensor, teacher: Tensor) -> Tensor:
     """1 − cosine, mean over the batch."""
     return (1 - F.cosine_similarity(student, teacher, dim=1)).mean()
@@ -70,16 +75,71 @@ TRANSFORMS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 DIVERGENCES: Mapping[str, Callable[..., Tensor]] = {
     "mse": mse,
+    "smooth_l1": smooth_l1,
     "cosine": cosine,
     "kl": kl,
     "dist": dist,
 }
-LABEL = "ce"
+LABELS = ("auto", "ce", "mse", "smooth_l1")
+"""Divergences between the network's output and a label."""
 
 
 def needs_teacher(term: Term) -> bool:
-    """Whether the term compares with a teacher (all but the label's cross entropy)."""
+    """Whether the term compares with a teacher (all but those of the label)."""
     return term.tap != "label"
+
+
+def against_label(term: Term, output: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Value of a label term (unweighted).
+
+    Args:
+        term: The term.
+        output: Logits (batch, classes), or the output vector of a regression.
+        labels: Classes (batch,) int64, or goals: floats of the shape of ``output``, or (batch,)
+            where the network returns one number.
+        smoothing: Of the cross entropy.
+
+    Raises:
+        RecipeError: The labels do not fit the divergence or the output.
+    """
+    kind = divergence_of(term, labels)
+    if kind == "ce":
+        given, weights = term.args.get("weights"), None
+        if given is not None:
+            weights = torch.as_tensor(given, dtype=output.dtype, device=output.device)
+        return F.cross_entropy(output, labels, weights, label_smoothing=smoothing)
+    goal = labels.to(output.dtype)
+    goal = goal[:, None] if goal.ndim == 1 and output.ndim == 2 else goal
+    if goal.shape != output.shape:
+        raise RecipeError(
+            f"the network returns {tuple(output.shape[1:])} a sample, its labels are"
+            f" {tuple(labels.shape[1:])}",
+            at="recipe: student",
+            hint="a regression wants one output for every number of the label",
+        )
+    if kind == "mse":
+        return F.mse_loss(output, goal)
+    beta = term.args.get("beta", 1.0)
+    assert isinstance(beta, int | float)
+    return F.smooth_l1_loss(output, goal, beta=beta)
+
+
+def divergence_of(term: Term, labels: Tensor) -> str:
+    """Divergence of a label term, ``auto`` settled.
+
+    Raises:
+        RecipeError: Cross entropy against goals of a regression.
+    """
+    goals = labels.is_floating_point()
+    if term.divergence == "auto":
+        return "smooth_l1" if goals else "ce"
+    if term.divergence == "ce" and goals:
+        raise RecipeError(
+            "the labels are floats, a label term with 'ce' needs classes",
+            at="recipe: objective",
+            hint="Term('label', 'smooth_l1') or 'mse', or integer labels",
+        )
+    return term.divergence
 
 
 def check(term: Term) -> None:
@@ -89,8 +149,11 @@ def check(term: Term) -> None:
         RecipeError: Unknown transform or divergence.
     """
     if not needs_teacher(term):
-        if term.divergence != LABEL:
-            raise RecipeError(f"a label term has divergence 'ce', got {term.divergence!r}")
+        if term.divergence not in LABELS:
+            raise RecipeError(
+                f"a label term has no divergence {term.divergence!r}",
+                hint=did_you_mean(term.divergence, LABELS),
+            )
         return
     for name, table in ((term.transform, TRANSFORMS), (term.divergence, DIVERGENCES)):
         if name not in table:

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekd.distill import terms
+from edgekd.distill.rollouts import FILE as ROLLOUTS
+from edgekd.distill.rollouts import Practice, Rollouts, open_rollouts, part_of, share_of
 from edgekd.distill.student import Student
-from edgekd.distill.views import Augment, Prepare, View, view_count
+from edgekd.distill.teacher import TeacherOutputs
+from edgekd.distill.views import Augment, Prepare, View, in_process, view_count
 from edgekd.errors import StageError
 from edgekd.events import Emit, Progress
 from edgekd.spec import Input, Objective, Train
@@ -30,36 +31,12 @@ CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
-class TeacherOutputs:
-    """Cached outputs of a teacher.
-
-    Attributes:
-        views: For every view, tap → array (samples, width).
-    """
-
-    views: tuple[Mapping[str, Any], ...]
-
-    @property
-    def widths(self) -> dict[str, int]:
-        """Width of every tap."""
-        return {tap: int(values.shape[1]) for tap, values in self.views[0].items()}
-
-    def take(self, view: int, indices: Tensor) -> dict[str, Tensor]:
-        """Outputs for some samples of one view."""
-        rows = indices.numpy()
-        return {
-            tap: torch.from_numpy(np.asarray(values[rows], dtype=np.float32))
-            for tap, values in self.views[view].items()
-        }
-
-
-@dataclass(frozen=True)
 class Lesson:
     """What one training is about: everything but the network.
 
     Attributes:
         dataset: Map-style training split.
-        labels: (samples,) int64.
+        labels: (samples,) int64, or floats (samples, …).
         input: Tensor contract.
         train: Budget and optimiser.
         objective: Terms.
@@ -67,6 +44,7 @@ class Lesson:
         teacher: Cached outputs, or None for a training without teacher.
         seed: Seed.
         device: Where to train.
+        practice: How the student acts, for on-policy distillation.
     """
 
     dataset: Any
@@ -78,6 +56,7 @@ class Lesson:
     teacher: TeacherOutputs | None
     seed: int
     device: torch.device
+    practice: Practice | None = None
 
 
 def fit(student: Student, lesson: Lesson, work: Path, step: str, emit: Emit) -> dict[str, Any]:
@@ -86,12 +65,14 @@ def fit(student: Student, lesson: Lesson, work: Path, step: str, emit: Emit) -> 
     Args:
         student: The network in training.
         lesson: Data, budget and objective.
-        work: Folder of the checkpoint; it is written after every epoch and removed at the end.
+        work: Folder of the checkpoint and the rollouts; the first is written after every epoch,
+            the second after every round, and both are removed at the end.
         step: Name of the step in events.
         emit: Progress.
 
     Returns:
-        ``history`` (loss per epoch), ``epochs``, ``steps``, ``cpu_s``, ``seconds``.
+        ``history`` (loss per epoch), ``epochs``, ``steps``, ``cpu_s``, ``seconds``, and
+        ``rollouts`` (samples of each) where there are any.
 
     Raises:
         StageError: The loss is not finite, or memory ran out.
@@ -101,17 +82,20 @@ def fit(student: Student, lesson: Lesson, work: Path, step: str, emit: Emit) -> 
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = _optimiser(student, lesson.train)
     done = _resume(work / CHECKPOINT, student, optimiser)
+    rollouts = open_rollouts(work)
     progress = Progress(emit, step, lesson.train.epochs, "epochs", start=done["epoch"])
     for epoch in range(done["epoch"], lesson.train.epochs):
         cpu, wall = time.process_time(), time.monotonic()
-        loss = _epoch(student, lesson, optimiser, epoch)
+        _practise(student, lesson, rollouts, epoch, work)
+        loss = _epoch(student, lesson, optimiser, epoch, rollouts)
         done["epoch"] = epoch + 1
         done["history"].append(loss)
         done["cpu_s"] += time.process_time() - cpu
         done["seconds"] += time.monotonic() - wall
         _save(work / CHECKPOINT, student, optimiser, done)
         progress.advance(1, f"loss {loss:.4f}", loss=loss)
-    (work / CHECKPOINT).unlink(missing_ok=True)
+    for name in (CHECKPOINT, ROLLOUTS):
+        (work / name).unlink(missing_ok=True)
     steps = lesson.train.epochs * _steps(len(lesson.labels), lesson.train.batch)
     return {
         "history": done["history"],
@@ -119,7 +103,19 @@ def fit(student: Student, lesson: Lesson, work: Path, step: str, emit: Emit) -> 
         "steps": steps,
         "cpu_s": done["cpu_s"],
         "seconds": done["seconds"],
+        **({"rollouts": rollouts.counts} if lesson.practice else {}),
     }
+
+
+def _practise(student: Student, lesson: Lesson, rollouts: Rollouts, epoch: int, work: Path) -> None:
+    """Let the student act where a part of the training begins, once a round."""
+    if lesson.practice is None or rollouts.rounds >= part_of(lesson.train, epoch):
+        return
+    student.eval()
+    torch.manual_seed(lesson.seed * 1_000_003 + epoch)
+    model = in_process(student.backbone, lesson.input, lesson.device)
+    rollouts.add(lesson.practice, model, lesson.labels)
+    rollouts.save(work)
 
 
 def _steps(samples: int, batch: int) -> int:
@@ -145,12 +141,18 @@ def learning_rate(train: Train, at: float) -> float:
     return train.lr * 0.5 * (1 + math.cos(math.pi * (at - train.warmup) / (1 - train.warmup)))
 
 
-def _epoch(student: Student, lesson: Lesson, optimiser: torch.optim.Optimizer, epoch: int) -> float:
+def _epoch(
+    student: Student,
+    lesson: Lesson,
+    optimiser: torch.optim.Optimizer,
+    epoch: int,
+    rollouts: Rollouts,
+) -> float:
     torch.manual_seed(lesson.seed * 1_000_003 + epoch)
     student.train()
     steps = _steps(len(lesson.labels), lesson.train.batch)
     total = 0.0
-    for number, batch in enumerate(_batches(lesson, epoch, steps)):
+    for number, batch in enumerate(_batches(lesson, epoch, steps, rollouts)):
         rate = learning_rate(
             lesson.train, (epoch * steps + number + 1) / (lesson.train.epochs * steps)
         )
@@ -189,6 +191,11 @@ class Batch:
     y: Tensor
     teacher: Mapping[str, Tensor]
 
+    def to(self, device: torch.device) -> Batch:
+        """Move to a device."""
+        taps = {name: value.to(device) for name, value in self.teacher.items()}
+        return Batch(self.x.to(device), self.y.to(device), taps)
+
 
 def objective_loss(
     student: Student,
@@ -201,9 +208,9 @@ def objective_loss(
     total = torch.zeros((), device=batch.x.device)
     for place, term in enumerate(objective.terms):
         if not terms.needs_teacher(term):
-            logits = taps["logits"].float()
-            total = total + term.weight * F.cross_entropy(
-                logits, batch.y, label_smoothing=smoothing
+            output = taps["logits"].float()
+            total = total + term.weight * terms.against_label(
+                term, output, batch.y, smoothing=smoothing
             )
         elif term.tap in batch.teacher:
             mine = student.project(place, taps[term.tap].float())
@@ -211,18 +218,42 @@ def objective_loss(
     return total
 
 
-def _batches(lesson: Lesson, epoch: int, steps: int) -> Iterator[Batch]:
-    """Yield the batches of one epoch, in an order drawn from (seed, epoch)."""
-    samples, size = len(lesson.labels), lesson.train.batch
+def _batches(lesson: Lesson, epoch: int, steps: int, rollouts: Rollouts) -> Iterator[Batch]:
+    """Yield the batches of one epoch: of the data, of rollouts, or some of both in each."""
+    met = share_of(lesson.train, part_of(lesson.train, epoch)) if rollouts.rounds else 0
+    base = _from_data(lesson, epoch, steps, lesson.train.batch - met)
+    if not met:
+        yield from base
+        return
+    fresh = _from_rollouts(lesson, epoch, steps, met, rollouts)
+    if met == lesson.train.batch:
+        yield from fresh
+        return
+    for one, two in zip(base, fresh, strict=True):
+        taps = {name: torch.cat((value, two.teacher[name])) for name, value in one.teacher.items()}
+        yield Batch(torch.cat((one.x, two.x)), torch.cat((one.y, two.y)), taps)
+
+
+def _from_rollouts(
+    lesson: Lesson, epoch: int, steps: int, size: int, rollouts: Rollouts
+) -> Iterator[Batch]:
+    """Yield ``steps`` batches of what the student met, as it is: no augmentation."""
+    ready, seed = Prepare(lesson.input), lesson.seed * 104_729 + epoch
+    for raw, labels, taps in rollouts.batches(size, steps, seed):
+        yield Batch(ready(raw), labels, taps).to(lesson.device)
+
+
+def _from_data(lesson: Lesson, epoch: int, steps: int, size: int) -> Iterator[Batch]:
+    """Yield ``steps`` batches of the data, in an order drawn from (seed, epoch)."""
+    samples = len(lesson.labels)
     generator = torch.Generator().manual_seed(lesson.seed * 7919 + epoch)
     order = torch.randperm(samples, generator=generator)[: steps * size]
     view = epoch % view_count(lesson.train)
     look, ready = View(lesson.augment, samples, lesson.seed, view), Prepare(lesson.input)
     for indices, raw in read(lesson.dataset, order, size, lesson.train.workers):
-        x = ready(look(raw, indices)).to(lesson.device)
         taps = {} if lesson.teacher is None else lesson.teacher.take(view, indices)
-        taps = {name: value.to(lesson.device) for name, value in taps.items()}
-        yield Batch(x, lesson.labels[indices].to(lesson.device), taps)
+        batch = Batch(ready(look(raw, indices)), lesson.labels[indices], taps)
+        yield batch.to(lesson.device)
 
 
 def read(dataset: Any, order: Tensor, size: int, workers: int) -> Iterator[tuple[Tensor, Any]]:

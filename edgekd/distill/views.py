@@ -124,9 +124,10 @@ class View:
 
 
 class Prepare:
-    """Floats of a view → what a network takes: its size, its normalisation."""
+    """Floats of a view → what a network takes: its channels, its size, its normalisation."""
 
     def __init__(self, input: Input) -> None:
+        self._channels = None if input.channels is None else list(input.channels)
         self._size = input.shape[-2:] if len(input.shape) == 3 else None
         self._shift = self._scale = None
         if input.mean is not None and input.std is not None:
@@ -134,7 +135,12 @@ class Prepare:
             self._scale = torch.tensor(input.std).view(1, -1, 1, 1)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: (batch, …) → same, resized (images only), (x/255 − mean)/std where there is a mean."""
+        """x: (batch, channels, …) → what the network takes.
+
+        Its own channels, its own size (images only), (x/255 − mean)/std where there is a mean.
+        """
+        if self._channels is not None:
+            x = x[:, self._channels]
         if x.ndim != 4:
             return x
         if self._size is not None and tuple(x.shape[-2:]) != tuple(self._size):
@@ -152,15 +158,18 @@ def spec_input(contract: Input) -> dict[str, Any]:
         "mean": contract.mean,
         "std": contract.std,
         "form": "float32_nchw",
+        "channels": contract.channels,
     }
 
 
-def in_process(backbone: Callable[[Tensor], Tensor], contract: Input) -> Any:
-    """The network as a task sees it, run in this process."""
+def in_process(
+    backbone: Callable[[Tensor], Tensor], contract: Input, device: torch.device | None = None
+) -> Any:
+    """The network as a task sees it, run in this process: raw samples in, outputs out (numpy)."""
     ready = Prepare(contract)
 
     def model(raw: Any) -> Any:
         with torch.inference_mode():
-            return backbone(ready(as_tensor(raw))).float().numpy()
+            return backbone(ready(as_tensor(raw)).to(device)).float().cpu().numpy()
 
     return model

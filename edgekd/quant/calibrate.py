@@ -15,10 +15,10 @@ def calibration_indices(labels: ArrayLike, count: int, seed: int) -> NDArray[np.
     """Draw samples evenly over the classes, always the same ones for a seed.
 
     Every class gives one sample before any gives a second; with fewer places than classes,
-    chance decides which classes are seen.
+    chance decides which classes are seen. Without classes (float labels) chance decides alone.
 
     Args:
-        labels: Class of every sample.
+        labels: Class of every sample, or the goals of a regression: floats (samples, …).
         count: How many to draw; all when there are fewer.
         seed: Seed of the draw.
 
@@ -28,6 +28,8 @@ def calibration_indices(labels: ArrayLike, count: int, seed: int) -> NDArray[np.
     classes = np.asarray(labels)
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(classes))
+    if classes.dtype.kind == "f":
+        return np.sort(shuffled[: max(0, count)]).astype(np.int64)
     turn = np.empty(len(classes), np.int64)
     for value in np.unique(classes):
         mine = shuffled[classes[shuffled] == value]

@@ -13,7 +13,6 @@ from edgekd.artefact import Running, open_artefact
 from edgekd.calls import invoke
 from edgekd.events import Emit, Progress
 from edgekd.spec import Call
-from edgekd.tasks.base import labels_of
 
 SAMPLES = 16
 KEPT = 300
@@ -36,7 +35,7 @@ def profile(
     """
     base, measure = Path(spec["base"]), spec["measure"]
     val = invoke(Call(**spec["data"]), base).val
-    places = np.linspace(0, len(labels_of(val)) - 1, SAMPLES).astype(np.int64)
+    places = np.linspace(0, len(val) - 1, SAMPLES).astype(np.int64)
     raw = np.stack([np.asarray(val[int(i)][0]) for i in places])
     return measure_artefact(inputs["artefact"], raw, measure, base, spec["step"], emit)
 

@@ -92,12 +92,17 @@ def chunks(dataset: Any, size: int = CHUNK) -> Iterator[NDArray[Any]]:
             yield np.stack([np.asarray(dataset[i][0]) for i in indices])
 
 
-def labels_of(dataset: Any) -> NDArray[np.int64]:
-    """Return the labels, reading every sample only when the dataset does not list them."""
+def labels_of(dataset: Any) -> NDArray[Any]:
+    """Return the labels, reading every sample only when the dataset does not list them.
+
+    Returns:
+        Classes as int64 (samples,), or goals of a regression as float32 (samples, …).
+    """
     labels = getattr(dataset, "labels", None)
     if labels is None:
-        labels = [int(dataset[i][1]) for i in range(len(dataset))]
-    return np.asarray(labels, dtype=np.int64)
+        labels = [np.asarray(dataset[i][1]) for i in range(len(dataset))]
+    values = np.asarray(labels)
+    return values.astype(np.float32 if values.dtype.kind == "f" else np.int64)
 
 
 def outputs_of(model: Model, dataset: Any) -> NDArray[Any]:

@@ -29,7 +29,7 @@ class MetricTask:
         higher_is_better: Its direction.
     """
 
-    function: Callable[[NDArray[Any], NDArray[np.int64]], Any]
+    function: Callable[[NDArray[Any], NDArray[Any]], Any]
     name: str
     higher_is_better: bool = True
 
@@ -48,19 +48,19 @@ class MetricTask:
         dataset = getattr(data, split)
         outputs, labels = outputs_of(model, dataset), labels_of(dataset)
         value = np.asarray(self.function(outputs, labels), dtype=np.float64)
-        if value.shape == labels.shape:
+        if value.shape == (len(labels),):
             row, units = interval(value), {self.name: value}
         elif value.ndim == 0:
             row, units = self._bootstrap(float(value), outputs, labels), {}
         else:
             raise RecipeError(
                 f"metric {self.name!r} returned shape {value.shape}",
-                hint=f"return one number, or one per sample: {labels.shape}",
+                hint=f"return one number, or one per sample: ({len(labels)},)",
             )
         return Score({self.name: row}, self.name, self.higher_is_better, units)
 
     def _bootstrap(
-        self, value: float, outputs: NDArray[Any], labels: NDArray[np.int64]
+        self, value: float, outputs: NDArray[Any], labels: NDArray[Any]
     ) -> dict[str, float]:
         rng = np.random.default_rng(0)
         draws = (rng.integers(0, len(labels), len(labels)) for _ in range(RESAMPLES))
