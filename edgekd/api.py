@@ -193,12 +193,15 @@ def profile(
 
 
 def report(bundle: Path, page: Path, *, emit: Emit = silent) -> None:
-    """Write a bundle's report again, from its manifest alone."""
+    """Write a bundle's report again, from its manifest and its example pictures."""
     from edgekd.bundle import open_bundle
+    from edgekd.data.show import load_examples
     from edgekd.report import render_report
 
     with open_bundle(bundle) as opened:
-        page.write_text(render_report(opened.manifest), encoding="utf-8")
+        pictures = opened.path / "examples.npz"
+        examples = load_examples(pictures) if pictures.is_file() else {}
+        page.write_text(render_report(opened.manifest, examples=examples), encoding="utf-8")
 
 
 class _Request:
@@ -302,21 +305,29 @@ def _files(
     """Everything in the bundle but its manifest, by place."""
     import numpy as np
 
+    from edgekd.data.show import load_examples
     from edgekd.report import render_report
 
-    shipped = walk.done[f"choose:{target.name}"].path / "shipped"
+    shipped = walk.whole(f"choose:{target.name}").path / "shipped"
     files = {name: shipped / Path(name).name for name in manifest["artefact"]["files"]}
     picked = manifest["artefact"]["candidate"]
-    with np.load(walk.done["export"].path / "golden.npz") as golden:
+    with np.load(walk.whole("export").path / "golden.npz") as golden:
         inputs = {n: golden[n] for n in golden.files if not n.startswith("output:")}
-    with np.load(walk.done[f"parity:{picked}"].path / "outputs.npz") as outputs:
+    with np.load(walk.whole(f"parity:{picked}").path / "outputs.npz") as outputs:
         save_arrays(scratch / "golden.npz", {**inputs, **{n: outputs[n] for n in outputs.files}})
     files["golden.npz"] = scratch / "golden.npz"
     if manifest["state"]:
-        files["state.npz"] = walk.done["distill"].path / "state.npz"
+        files["state.npz"] = walk.whole("distill").path / "state.npz"
         files["enroll.py"] = Path(__file__).parent / "tasks" / "enroll.py"
-    (scratch / "report.html").write_text(render_report(manifest), encoding="utf-8")
+    exported = walk.done["export"].path
+    examples = load_examples(exported / "examples.npz")
+    if examples:
+        files["examples.npz"] = exported / "examples.npz"
+    (scratch / "report.html").write_text(render_report(manifest, examples=examples), "utf-8")
     files["report.html"] = scratch / "report.html"
+    files["LICENSE"] = Path(__file__).parent / "data" / "licences" / "Apache-2.0.txt"
+    for name in manifest["inputs"]["data"]["notices"]:
+        files[f"licences/{name}"] = exported / "notices" / name
     return files
 
 

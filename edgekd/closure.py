@@ -25,6 +25,8 @@ INERT = frozenset({"edgekd.errors", "edgekd.events"})
 Symbol = tuple[str, str]
 """(file, name); the name ``*`` stands for the whole module."""
 
+Mark = tuple[int, int]
+
 
 def code_digest(targets: Iterable[str], base: Path) -> str:
     """Digest of everything the named functions reach.
@@ -48,17 +50,33 @@ def files_of(targets: Iterable[str], base: Path) -> set[Path]:
 def _reach(targets: Iterable[str], base: Path) -> Iterator[tuple[Symbol, str]]:
     todo = [s for target in targets for s in _roots(target, base)]
     seen: set[Symbol] = set()
+    marks: dict[str, Mark] = {}
     while todo:
         symbol = todo.pop()
         if symbol in seen:
             continue
         seen.add(symbol)
-        module = _parse(Path(symbol[0]))
-        code, names, imports = module.symbol(symbol[1])
+        mark = marks.get(symbol[0]) or marks.setdefault(symbol[0], _mark(symbol[0]))
+        code, found = _symbol(symbol, base, mark)
         yield symbol, code
-        todo += [(symbol[0], name) for name in names]
-        for wanted in imports:
-            todo += _imported(wanted, Path(symbol[0]), base)
+        todo += found
+
+
+@cache
+def _symbol(symbol: Symbol, base: Path, mark: Mark) -> tuple[str, tuple[Symbol, ...]]:
+    """Code of one symbol and the symbols that it uses; many stages share most of them."""
+    file, name = symbol
+    code, names, imports = _parse(Path(file), mark).symbol(name)
+    used = [(file, inner) for inner in names]
+    for wanted in imports:
+        used += _imported(wanted, Path(file), base)
+    return hashlib.sha256(code.encode()).hexdigest(), tuple(used)
+
+
+def _mark(file: str) -> Mark:
+    """What tells that a file was edited while this process runs."""
+    status = Path(file).stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def _roots(target: str, base: Path) -> list[Symbol]:
@@ -111,7 +129,7 @@ class _Module:
 
 
 @cache
-def _parse(path: Path) -> _Module:
+def _parse(path: Path, mark: Mark) -> _Module:
     module = _Module()
     tree = ast.parse(path.read_bytes(), str(path))
     _strip_docstrings(tree)

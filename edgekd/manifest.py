@@ -380,10 +380,11 @@ def _inputs(evidence: Evidence) -> dict[str, Any]:
     data = evidence.done["teach"].made_of
     return {
         "data": {
+            "loader": evidence.recipe.data.to,
             "source": evidence.recipe.data.to,
             "files": data["files"],
             "distill_data": evidence.recipe.distill_data,
-            "note": "",
+            **evidence.facts("export")["data"],
         },
         "teacher": {
             "label": network.label,

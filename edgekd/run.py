@@ -36,20 +36,35 @@ class Walk:
     def __post_init__(self) -> None:
         self._digests = Digests(self.store.root)
         self.keys = Keys(self.recipe, self._digests)
+        self._steps: dict[str, Step] = {}
+        self._whole: set[str] = set()
 
     def step(self, step: Step) -> Entry:
         """Finish one step whose inputs are finished."""
         key = self.keys.add(step)
-        entry = self.store.get(key)
+        self._steps[step.name] = step
+        entry = self.store.get(key, whole=False)
         if entry is not None:
             self.emit(Event("cached", step.name))
         else:
+            for name in step.inputs.values():
+                self.whole(name)
             self.emit(Event("start", step.name))
             entry = self.store.put(key, self.keys.made_of[step.name], self._work(step), self.emit)
             self._digests.save()
             self.emit(Event("end", step.name, data={"seconds": entry.seconds}))
+            self._whole.add(step.name)
         self.done[step.name] = entry
         return entry
+
+    def whole(self, name: str) -> Entry:
+        """Return a finished step whose every byte was checked; a damaged one is made again."""
+        if name not in self._whole:
+            if self.store.get(self.keys.of[name]) is None:
+                self.emit(Event("warning", name, "damaged in the store; it is made again"))
+                self.step(self._steps[name])
+            self._whole.add(name)
+        return self.done[name]
 
     def _work(self, step: Step) -> Any:
         inputs = {name: self.done[other].path for name, other in step.inputs.items()}

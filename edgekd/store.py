@@ -29,6 +29,8 @@ from edgekd.spec import Json, canonical, digest
 
 KEPT = ("checkpoint.pt", "rollouts.pt")
 """Files of an interrupted step that its next attempt may use."""
+SMALL = 1 << 20
+"""Files up to this many bytes are hashed whenever their step is looked up."""
 
 
 def default_root() -> Path:
@@ -78,12 +80,18 @@ class Store:
                 hint="set EDGEKD_STORE to a folder that you may write",
             ) from error
 
-    def get(self, key: str) -> Entry | None:
-        """Return a finished step, or None when it is absent or damaged (then it is dropped)."""
+    def get(self, key: str, *, whole: bool = True) -> Entry | None:
+        """Return a finished step, or None when it is absent or damaged (then it is dropped).
+
+        Args:
+            key: Of the step.
+            whole: Check every byte. False checks small files, and of large ones only the size:
+                enough for a step whose files nobody is about to read.
+        """
         path = self.root / "objects" / key
         if not path.is_dir():
             return None
-        entry = _read(path)
+        entry = _read(path, _same if whole else _alike)
         if entry is None:
             _drop(path)
             return None
@@ -144,7 +152,7 @@ class Store:
     def list(self) -> list[tuple[str, Entry]]:
         """Finished steps, oldest first."""
         folders = sorted((self.root / "objects").iterdir(), key=lambda p: p.stat().st_mtime)
-        entries = ((p.name, _read(p, check=False)) for p in folders if p.is_dir())
+        entries = ((p.name, _read(p)) for p in folders if p.is_dir())
         return [(key, entry) for key, entry in entries if entry is not None]
 
     def find(self, prefix: str) -> tuple[str, Entry]:
@@ -252,7 +260,9 @@ def _seal(
 ) -> None:
     (folder / "facts.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
     files = {
-        str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()
+        str(p.relative_to(folder)): [p.stat().st_size, sha256(p)]
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
     }
     entry = {"made_of": made_of, "files": files, "seconds": seconds}
     (folder / "entry.json").write_text(json.dumps(entry, indent=1, sort_keys=True))
@@ -264,12 +274,27 @@ def _seal(
             os.close(handle)
 
 
-def _read(path: Path, *, check: bool = True) -> Entry | None:
+Check = Callable[[Path, int, str], bool]
+
+
+def _same(path: Path, size: int, digest: str) -> bool:
+    return sha256(path) == digest
+
+
+def _alike(path: Path, size: int, digest: str) -> bool:
+    return path.stat().st_size == size and (size > SMALL or sha256(path) == digest)
+
+
+def _unchecked(path: Path, size: int, digest: str) -> bool:
+    return True
+
+
+def _read(path: Path, check: Check = _unchecked) -> Entry | None:
     try:
         entry = json.loads((path / "entry.json").read_text())
         facts = json.loads((path / "facts.json").read_text())
-        good = not check or all(sha256(path / n) == d for n, d in entry["files"].items())
-    except (OSError, ValueError, KeyError):
+        good = all(check(path / name, *mark) for name, mark in entry["files"].items())
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return Entry(path, facts, entry["made_of"], entry["seconds"]) if good else None
 

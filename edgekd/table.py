@@ -95,15 +95,42 @@ def rows(manifests: Manifests) -> list[list[str]]:
     return [list(row) for row in tabulate(manifests).rows]
 
 
-def plain_text(manifests: Manifests) -> str:
-    """Write the table for a terminal: aligned, numbers to the right, footnotes below."""
+def plain_text(manifests: Manifests, width: int | None = None) -> str:
+    """Write the table for a terminal: aligned, numbers to the right, footnotes below.
+
+    Args:
+        manifests: One or several.
+        width: Characters a line may have; the columns then go into blocks below one another,
+            each beginning with the network. None for one wide table.
+    """
     table = tabulate(manifests)
     lines = [table.columns, *table.rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.columns))]
-    left = _words(table.columns)
-    text = [_aligned(line, widths, left) for line in lines]
-    rule = "  ".join("─" * width for width in widths)
-    return "\n".join([text[0], rule, *text[1:], *_footnotes(table)]) + "\n"
+    blocks = [
+        _block(lines, widths, chosen, _words(table.columns)) for chosen in _fit(widths, width)
+    ]
+    return "\n".join(["\n\n".join(blocks), *_footnotes(table)]) + "\n"
+
+
+def _fit(widths: Sequence[int], limit: int | None) -> list[list[int]]:
+    """Divide the columns into blocks that fit; the first column leads each."""
+    blocks, used = [[0]], widths[0]
+    for column in range(1, len(widths)):
+        if limit is not None and used + 2 + widths[column] > limit and len(blocks[-1]) > 1:
+            blocks.append([0])
+            used = widths[0]
+        blocks[-1].append(column)
+        used += 2 + widths[column]
+    return blocks
+
+
+def _block(
+    lines: Sequence[Sequence[str]], widths: Sequence[int], columns: Sequence[int], words: int
+) -> str:
+    widths = [widths[column] for column in columns]
+    left = sum(column < words for column in columns)
+    head, *rest = [_aligned([line[c] for c in columns], widths, left) for line in lines]
+    return "\n".join([head, "  ".join("─" * width for width in widths), *rest])
 
 
 def markdown(manifests: Manifests) -> str:

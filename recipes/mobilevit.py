@@ -53,7 +53,8 @@ def recipe(
     train = Train(epochs, views=2 if smoke else 6, smoothing=0.1, augment=augment)
     names = {"tiny": "MobileViT-tiny", "xxs": "MobileViT-XXS", "xs": "MobileViT-XS"}
     embedded = data == "embedded"
-    load = {"size": size} if embedded else {"path": data, "size": size}
+    few = {"classes": 40} if smoke else {}
+    load = {"size": size, **few} if embedded else {"path": data, "size": size}
     return Recipe(
         name="mobilevit",
         data=Call("edgekd.data.icons:icons" if embedded else "edgekd.data.sniff:load", load),

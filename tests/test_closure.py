@@ -18,7 +18,6 @@ def project(tmp_path):
 
 
 def digest(project):
-    closure._parse.cache_clear()
     closure._find.cache_clear()
     return code_digest(["recipe.py:build"], project)
 
@@ -60,7 +59,6 @@ def test_what_it_does_not_reach_does_not(project, file, old, new):
 
 def test_foreign_packages_are_left_to_their_version(project):
     edit(project / "recipe.py", "LIMIT = 3", "import numpy\nLIMIT = numpy.pi")
-    closure._parse.cache_clear()
     files = {path.name for path in files_of(["recipe.py:build"], project)}
     assert files == {"recipe.py", "helper.py"}
 

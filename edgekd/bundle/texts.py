@@ -16,6 +16,7 @@ _WHAT = {
     "report.html": "the report; one page, opens offline",
     "LICENSE": "licence of edgekd",
     "THIRD_PARTY_NOTICES.md": "what the model was made from, and its licences",
+    "examples.npz": "pictures of the report",
     "enroll.py": "few-shot: learn new classes from a few examples; needs numpy alone",
 }
 
@@ -81,6 +82,10 @@ def notices(manifest: Manifest) -> str:
         licence = teacher.get("license") or "no licence was named; ask its author"
         label = teacher.get("label") or "unnamed"
         lines.append(f"- **Teacher**: {label}. Licence of its weights: {licence}.")
+    names = data.get("notices") or ()
+    if names:
+        lines += ["", "The data's own licences stand in this folder:", ""]
+        lines += [f"- `licences/{name}`" for name in names]
     lines += ["", "The runtime is not part of the bundle and has a licence of its own.", ""]
     return "\n".join(lines)
 

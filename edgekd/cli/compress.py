@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from edgekd.cli import summary
+from edgekd import table
+from edgekd.cli import summary, text
 from edgekd.cli.options import asked
 from edgekd.cli.progress import drawn
 from edgekd.cli.session import current
@@ -45,6 +46,7 @@ def _show(bundles: Sequence[Any]) -> None:
     if current().json:
         current().result([{"path": str(b.path), "manifest": b.manifest} for b in bundles])
     else:
+        click.echo(table.plain_text([b.manifest for b in bundles], text.width()))
         click.echo("\n\n".join(_shown(Path(b.path), b.manifest) for b in bundles))
 
 

@@ -24,17 +24,14 @@ def _lines(manifest: Manifest) -> Iterator[tuple[str, str]]:
     shipped = next((row for row in rows if row.get("shipped")), None)
     if shipped is not None:
         yield shipped["primary"], _metric(shipped)
-        for row in rows:
-            if row["kind"] in ("teacher", "control", "student") and row.get("metrics"):
-                yield f"  {row['kind']}", _metric(row, shipped["primary"])
         yield "latency", _latency(shipped.get("latency") or {"not_run": "not measured"})
     yield "proven", _ladder(manifest.get("ladder", ()))
     for claim in manifest.get("claims", ()):
         yield "note", claim
 
 
-def _metric(row: Manifest, name: str | None = None) -> str:
-    value = row["metrics"].get(name or row["primary"])
+def _metric(row: Manifest) -> str:
+    value = row["metrics"].get(row["primary"])
     if value is None:
         return "not measured"
     return f"{value['value']:.4g}  [{value['low']:.4g}, {value['high']:.4g}]  n={value['n']}"

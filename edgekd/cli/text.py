@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["duration", "flat", "indent", "size", "table"]
+__all__ = ["duration", "flat", "indent", "size", "table", "width"]
 
 WIDTH = 100
 
@@ -55,6 +57,13 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def width() -> int | None:
+    """Return the width of the terminal that is written to; None where there is none."""
+    if not sys.stdout.isatty():
+        return None
+    return max(60, shutil.get_terminal_size().columns)
 
 
 def size(count: float) -> str:

@@ -19,6 +19,8 @@ __all__ = ["icons", "sources"]
 
 FOLDER = Path(__file__).parent
 FILE = FOLDER / "icons.npz"
+LICENCES = FOLDER / "ICONS_LICENSES.md"
+TEXTS = FOLDER / "licences"
 
 NOTE = (
     "Icons are drawings, not photographs: a number measured on them ranks methods and is not "
@@ -26,7 +28,7 @@ NOTE = (
 )
 
 
-def icons(*, size: int = 64, channels: int = 3) -> Splits:
+def icons(*, size: int = 64, channels: int = 3, classes: int = 0) -> Splits:
     """Load the embedded icons: white drawings on black, other concepts in each split.
 
     A class is an icon's name, a sample is one icon set's drawing of it; redrawn copies within a
@@ -35,20 +37,34 @@ def icons(*, size: int = 64, channels: int = 3) -> Splits:
     Args:
         size: Height and width; stored at 64.
         channels: 3 (grey repeated) or 1.
+        classes: At most so many classes a split, spread evenly over all; 0 for all.
     """
     stored = _stored()
     source = Arrays(_unpacked())
     side, labels = stored["split"], stored["labels"].astype(np.int64)
     everything = Images(source, labels, tuple(stored["classes"].tolist()), size, channels)
     parts = {
-        name: everything.subset(
-            np.flatnonzero(side[labels] == number), np.flatnonzero(side == number).tolist()
+        name: everything.subset(np.flatnonzero(np.isin(labels, chosen)), chosen)
+        for name, chosen in (
+            (name, _some(np.flatnonzero(side == number).tolist(), classes))
+            for number, name in enumerate(SPLITS)
         )
-        for number, name in enumerate(SPLITS)
     }
     return splits_of(
-        parts, source="embedded icons", files=[FILE], note=NOTE, sets=len(stored["sources"])
+        parts,
+        source="embedded icons",
+        files=[FILE],
+        note=NOTE,
+        sets=len(stored["sources"]),
+        notices=[str(path) for path in (LICENCES, *sorted(TEXTS.glob("*.txt")))],
     )
+
+
+def _some(classes: list[int], limit: int) -> list[int]:
+    if not limit or len(classes) <= limit:
+        return classes
+    places = np.linspace(0, len(classes) - 1, limit).astype(np.int64)
+    return [classes[place] for place in places]
 
 
 def sources() -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ import torch
 from edgekd.artefact import Artefact
 from edgekd.backends.torch_eager import load_network
 from edgekd.calls import invoke
+from edgekd.data.show import describe, examples, keep_notices, save_examples
 from edgekd.distill.views import Prepare, as_tensor
 from edgekd.events import Emit
 from edgekd.graph.export import export_onnx
@@ -33,11 +34,12 @@ def export(
         spec: ``input``, ``output``, ``data``, ``quantize``, ``opset``, ``seed``, ``base``.
         inputs: ``network``: a trained one.
         out: Gets ``model.onnx``, ``golden.npz`` (inputs of validation samples and what torch
-            makes of them) and ``calibration.npz``.
+            makes of them), ``calibration.npz``, and for the report ``examples.npz`` (pictures of
+            test classes) and the data's licence texts under ``notices``.
         emit: Progress.
 
     Returns:
-        The exporter's facts.
+        The exporter's facts, and ``data``: what the loader tells about it.
 
     Raises:
         StageError: A pass changed what the network computes; it is named.
@@ -67,7 +69,8 @@ def export(
     check_calibration(feeds, facts["io"]["inputs"])
     save_arrays(out / "calibration.npz", feeds)
     Artefact(out, "model.onnx", "onnxruntime", {}, wanted, "fp32", ("model.onnx",)).save()
-    return facts
+    save_examples(examples(data.test), out / "examples.npz")
+    return facts | {"data": describe(data) | {"notices": keep_notices(data, out / "notices")}}
 
 
 def _stack(dataset: Any, rows: Any) -> Any:

@@ -15,31 +15,42 @@ import pytest
 from edgekd.cli import run
 from edgekd.events import Event
 
+
+def row(kind: str, label: str, value: float, **more: Any) -> dict[str, Any]:
+    """A row of a manifest, as short as the table takes it."""
+    score = {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 2000}
+    return {
+        "id": kind,
+        "label": label,
+        "kind": kind,
+        "runtime": "torch",
+        "precision": "fp32",
+        "params": 951_000,
+        "macs": 20_900_000,
+        "file_bytes": 4_000_000,
+        "primary": "accuracy",
+        "metrics": {"accuracy": score},
+        "latency": {"not_run": "not asked for"},
+        "shipped": False,
+        **more,
+    }
+
+
+LATENCY = {
+    "wall_ms": {"p50": 1.234, "p90": 1.4, "p99": 1.5},
+    "cpu_ms": {"p50": 1.2, "min": 1.1},
+    "threads": 1,
+    "load": 0.5,
+    "rss_mib": 70.0,
+}
 MANIFEST = {
     "name": "mobilevit-cpu",
     "artefact": {"candidate": "ov-int8", "bytes": 1_250_000},
+    "target": {"name": "cpu"},
     "rows": [
-        {
-            "id": "teacher",
-            "kind": "teacher",
-            "primary": "accuracy",
-            "metrics": {"accuracy": {"value": 0.81, "low": 0.8, "high": 0.82, "n": 2000}},
-        },
-        {
-            "id": "control",
-            "kind": "control",
-            "primary": "accuracy",
-            "metrics": {"accuracy": {"value": 0.7, "low": 0.69, "high": 0.71, "n": 2000}},
-        },
-        {"id": "baseline", "kind": "baseline", "primary": "accuracy", "metrics": {}},
-        {
-            "id": "ov-int8",
-            "kind": "artefact",
-            "primary": "accuracy",
-            "shipped": True,
-            "metrics": {"accuracy": {"value": 0.75, "low": 0.74, "high": 0.76, "n": 2000}},
-            "latency": {"wall_ms": {"p50": 1.234, "p90": 1.4, "p99": 1.5}, "threads": 1},
-        },
+        row("teacher", "Big (teacher)", 0.81),
+        row("control", "Small, from scratch (control)", 0.7),
+        row("artefact", "Small, ov-int8", 0.75, id="ov-int8", shipped=True, latency=LATENCY),
     ],
     "ladder": [
         {"rung": "exported", "status": "passed"},

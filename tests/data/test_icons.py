@@ -154,3 +154,14 @@ def test_raw_pixels_score_what_the_notes_say():
     novel /= np.linalg.norm(novel, axis=1, keepdims=True)
     assert abs(accuracy(novel, splits.test.labels, 1) - 50.8) < 2
     assert abs(accuracy(novel, splits.test.labels, 5) - 67.3) < 2
+
+
+def test_a_few_classes_are_spread_over_all(splits):
+    few = icons(classes=40)
+    assert few.facts["classes"] == {"train": 40, "val": 40, "test": 40}
+    assert few.train.classes[0] == splits.train.classes[0]
+    assert few.train.classes[-1] == splits.train.classes[-1]
+    assert set(few.train.labels.tolist()) == set(range(40))
+    first = splits.train.take(np.flatnonzero(splits.train.labels == 0))
+    assert (few.train.take(np.flatnonzero(few.train.labels == 0)) == first).all()
+    assert icons(classes=1000).facts["classes"] == splits.facts["classes"]
