@@ -1,0 +1,170 @@
+"""Repeat a recipe with several seeds: student against control and teacher, artefact against both.
+
+    python benchmarks/seeds.py --recipe mobilevit --out benchmarks/results/mobilevit-seeds.json
+
+Everything is measured on the test split, each artefact in its own runtime. Two kinds of interval
+are printed and must not be confused: over the units of one training (episodes, homes, flights),
+paired, and over the seeds (Student's t), which also holds what another initialisation, another
+order of the data and other augmentations change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd import steps
+from edgekd.discover import load_recipe, load_target
+from edgekd.events import Event
+from edgekd.run import Walk
+from edgekd.settings import parse_assignments
+from edgekd.store import Store
+from edgekd.tasks.base import paired
+
+T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+"""Student's t, 97.5 %, by the number of seeds."""
+
+
+def one_seed(
+    recipe_name: str, target_name: str, settings: Mapping[str, Any], seed: int, baselines: bool
+) -> dict[str, Any]:
+    """Train with one seed, build every candidate of the target, score all on the test split.
+
+    Returns:
+        ``metrics`` (network → metric → value), ``pairs`` (difference → metric → interval over the
+        units), ``training_cpu_s`` and ``val``.
+    """
+    recipe = load_recipe(recipe_name, {**settings, "seed": seed})
+    target = load_target(target_name)
+    walk = Walk(recipe, Store(), _say)
+    chosen, _missing = steps.candidates(recipe, target)
+    for step in steps.shared(recipe):
+        if baselines or not step.name.startswith("baseline:"):
+            walk.step(step)
+    names = [n for n in steps.networks(recipe) if n in walk.done]
+    wanted = {f"test:{name}" for name in names} | {"test:trivial"}
+    for step in steps.measured(recipe, target):
+        if step.name in wanted:
+            walk.step(step)
+    walk.step(steps.exported(recipe, target))
+    for step in steps.built(recipe, target, chosen):
+        if step.name.startswith("build:"):
+            walk.step(step)
+    for candidate in chosen:
+        walk.step(steps.tested(recipe, candidate.id))
+    return _result(walk, names, [candidate.id for candidate in chosen])
+
+
+def _result(walk: Walk, names: Sequence[str], artefacts: Sequence[str]) -> dict[str, Any]:
+    units = {n: dict(np.load(walk.done[f"test:{n}"].path / "units.npz")) for n in names}
+    units |= {n: dict(np.load(walk.done[f"test:{n}"].path / "units.npz")) for n in artefacts}
+    pairs = {
+        "distill − control": ("distill", "control"),
+        "distill − teacher": ("distill", "teacher"),
+    }
+    pairs |= {f"{name} − distill": (name, "distill") for name in artefacts}
+    everything = ["trivial", *names, *artefacts]
+    tests = {name: walk.done[f"test:{name}"].facts for name in everything}
+    return {
+        "primary": tests["distill"]["primary"],
+        "metrics": {
+            name: {metric: row["value"] for metric, row in facts["metrics"].items()}
+            for name, facts in tests.items()
+        },
+        "pairs": {
+            name: {m: paired(units[a][m], units[b][m]) for m in units[a]}
+            for name, (a, b) in pairs.items()
+        },
+        "training_cpu_s": {
+            n: walk.done[n].facts["cpu_s"] for n in names if "cpu_s" in walk.done[n].facts
+        },
+    }
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, float]:
+    """Mean over the seeds with Student's 95 % interval."""
+    mean = statistics.fmean(values)
+    half = T95[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
+    return {"value": mean, "low": mean - half, "high": mean + half, "n": len(values)}
+
+
+def summary(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return mean and interval over the seeds of every metric and difference."""
+    first, every = next(iter(runs.values())), list(runs.values())
+    return {
+        "metrics": {
+            name: {m: over_seeds([r["metrics"][name][m] for r in every]) for m in row}
+            for name, row in first["metrics"].items()
+        },
+        "pairs": {
+            name: {
+                m: over_seeds([r["pairs"][name][m]["value"] for r in runs.values()]) for m in row
+            }
+            for name, row in first["pairs"].items()
+        },
+    }
+
+
+def text(result: Mapping[str, Any]) -> str:
+    """Write the result as two small Markdown tables."""
+    primary, found = result["primary"], result["summary"]
+    seeds = list(result["runs"])
+    lines = [f"| {primary} | mean over {len(seeds)} seeds | each seed |", "| :--- | ---: | ---: |"]
+    for name, row in found["metrics"].items():
+        each = ", ".join(f"{result['runs'][s]['metrics'][name][primary]:.4f}" for s in seeds)
+        lines.append(f"| {name} | {row[primary]['value']:.4f} | {each} |")
+    lines += ["", "| difference | mean, 95 % over seeds | each seed, 95 % over units |"]
+    lines.append("| :--- | ---: | ---: |")
+    for name, row in found["pairs"].items():
+        each = "; ".join(_signed(result["runs"][s]["pairs"][name][primary]) for s in seeds)
+        lines.append(f"| {name} | {_signed(row[primary])} | {each} |")
+    return "\n".join(lines)
+
+
+def _signed(row: Mapping[str, float]) -> str:
+    return f"{row['value']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
+
+
+def _say(event: Event) -> None:
+    if event.kind in ("start", "end", "cached", "warning"):
+        print(f"  {event.step}: {event.kind} {event.text}".rstrip(), file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Run, print, and write the result after every seed."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--recipe", required=True)
+    parser.add_argument("--target", default="cpu-ort")
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--baselines", action="store_true")
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    settings = parse_assignments(tuple(asked.settings))
+    runs: dict[str, Any] = {}
+    for seed in range(asked.seeds):
+        print(f"seed {seed}", file=sys.stderr, flush=True)
+        runs[str(seed)] = one_seed(asked.recipe, asked.target, settings, seed, asked.baselines)
+        if seed == 0:
+            continue
+        result = {
+            "command": " ".join(["python", "benchmarks/seeds.py", *sys.argv[1:]]),
+            "primary": runs["0"]["primary"],
+            "runs": runs,
+            "summary": summary({int(s): run for s, run in runs.items()}),
+        }
+        if asked.out:
+            asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(text(result))
+
+
+if __name__ == "__main__":
+    main()
