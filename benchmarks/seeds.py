@@ -51,7 +51,7 @@ def one_seed(
             walk.step(step)
     names = [n for n in steps.networks(recipe) if n in walk.done]
     wanted = {f"test:{name}" for name in names} | {"test:trivial"}
-    for step in steps.measured(recipe, target):
+    for step in steps.scored(recipe):
         if step.name in wanted:
             walk.step(step)
     walk.step(steps.exported(recipe, target))

@@ -18,6 +18,10 @@ from edgekd.target import Target
 from edgekd.tasks.base import paired
 from edgekd.version import __version__
 
+LEAK = (
+    "Teacher or distillation data may have seen the test classes: this is not few-shot learning of"
+    " unseen classes."
+)
 VERSIONS = ("torch", "numpy", "onnx", "onnxscript", "onnxsim", "onnxruntime", "openvino", "nncf")
 
 
@@ -328,10 +332,7 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         found.append("The teacher is not better than the control on validation data.")
     found += _reduced_claims(evidence, by_id)
     if evidence.recipe.distill_data == "external":
-        found.append(
-            "Teacher or distillation data may have seen the test classes: this is not few-shot"
-            " learning of unseen classes."
-        )
+        found.append(LEAK)
     note = _inputs(evidence)["data"]["note"]
     found += [note] if note else []
     found += [f"Not tried: {reason}." for reason in evidence.missing]

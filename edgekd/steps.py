@@ -9,6 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from edgekd import extras
 from edgekd.backends.base import Candidate, backend
 from edgekd.calls import locate
 from edgekd.closure import code_digest
@@ -109,6 +110,9 @@ def _teacher(recipe: Recipe, judged: Mapping[str, Json], files: tuple[Path, ...]
         return Step("teacher", stage("train"), spec, {}, files, TRAINING)
     weights = locate(network.weights, base_of(recipe))
     if not weights.is_file():
+        package = network.weights.partition(":")[0]
+        if extras.package_of(package) is not None and not extras.installed(package):
+            raise extras.missing(package, f"teacher {network.label!r}")
         raise DataError(
             f"no teacher weights at {weights}",
             at="setting: teacher",
@@ -126,32 +130,33 @@ def networks(recipe: Recipe) -> list[str]:
     return [*NETWORKS, *(f"baseline:{n.label}" for n in recipe.baselines)]
 
 
-def measured(recipe: Recipe, target: Target, absent: str = "") -> list[Step]:
-    """Scores on the test split and latencies of every torch network, and the trivial baseline.
-
-    Latency belongs to a device: where that is ``absent``, none is measured.
-    """
+def scored(recipe: Recipe) -> list[Step]:
+    """Scores on the test split of the trivial baseline and of every torch network."""
     files = tuple(base_of(recipe) / f for f in recipe.files)
     test = {"data": plain(recipe.data), "task": plain(recipe.task), "split": "test"}
-    timing = {"data": plain(recipe.data), "measure": _measure(target)}
     steps = [Step("test:trivial", stage("score.trivial"), test, {}, files, ("numpy",))]
     for name in networks(recipe):
         inputs = {"artefact": name, "state": name}
         steps.append(Step(f"test:{name}", stage("score"), test, inputs, files, EXPORT))
-        inputs = {"artefact": name}
-        if not absent:
-            steps.append(
-                Step(
-                    f"profile:{name}",
-                    stage("profile"),
-                    timing,
-                    inputs,
-                    files,
-                    EXPORT,
-                    measured=True,
-                )
-            )
     return steps
+
+
+def measured(recipe: Recipe, target: Target, absent: str = "") -> list[Step]:
+    """Scores on the test split, and the latencies of every torch network.
+
+    Latency belongs to a device: where that is ``absent``, none is measured.
+    """
+    if absent:
+        return scored(recipe)
+    files = tuple(base_of(recipe) / f for f in recipe.files)
+    timing = {"data": plain(recipe.data), "measure": _measure(target)}
+    timed = [
+        Step(
+            f"profile:{n}", stage("profile"), timing, {"artefact": n}, files, EXPORT, measured=True
+        )
+        for n in networks(recipe)
+    ]
+    return [*scored(recipe), *timed]
 
 
 def exported(recipe: Recipe, target: Target) -> Step:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,9 @@ def _torch(
     model: nn.Module = invoke(network.build, base)
     state = read_state(weights)
     head = {n.removeprefix(HEAD): state.pop(n) for n in list(state) if n.startswith(HEAD)}
+    adapt: Callable[[Any], Any] | None = getattr(model, "adapt", None)
+    if adapt is not None:
+        state = adapt(state)
     fit_state(model, state, weights)
     classifier = _classifier(head)
     save_network(model, network.build, contract, out, classifier)

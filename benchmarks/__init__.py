@@ -1,0 +1,1 @@
+"""Commands that measure: timings, seeds, papers, peers. Not part of the package."""
