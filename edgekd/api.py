@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd import steps
 from edgekd.device.fingerprint import here
 from edgekd.discover import load_recipe, load_target
-from edgekd.errors import SetupError, UnbuiltError, UsageError
+from edgekd.errors import SetupError, StageError, UnbuiltError, UsageError
 from edgekd.events import Emit, Event, silent
 from edgekd.inputs import save_arrays
 from edgekd.spec import Recipe
@@ -273,9 +273,27 @@ def _steps(
 def _prove(
     walk: Walk, target: Target, chosen: Sequence[Any], pick: str | int | None, absent: str
 ) -> None:
-    for step in _steps(walk.recipe, target, chosen, pick, absent):
-        if step.name not in walk.done or step.name.startswith("choose"):
+    """Walk the steps of a target; a candidate whose toolchain or runtime fails is rejected.
+
+    Raises:
+        StageError: Every candidate fails.
+    """
+    lost: dict[str, str] = {}
+    parts = {f"{part}:{c.id}": c.id for part in steps.PARTS for c in chosen}
+    for planned in _steps(walk.recipe, target, chosen, pick, absent):
+        step = planned
+        identity = parts.get(step.name)
+        if identity in lost or (step.name in walk.done and not step.name.startswith("choose")):
+            continue
+        if step.name.startswith("choose") and lost:
+            (step,) = steps.finished(walk.recipe, target, chosen, pick, absent, lost)
+        try:
             walk.step(step)
+        except StageError as error:
+            if identity is None or len(lost) + 1 == len(chosen):
+                raise
+            lost[identity] = f"{step.name.partition(':')[0]}: {error.what}"
+            walk.emit(Event("warning", step.name, f"{error.what}; {identity} is rejected"))
     choice = walk.done[f"choose:{target.name}"].facts
     for identity in dict.fromkeys((choice["fp32"], choice["reduced"], choice["picked"])):
         if identity:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 
 from edgekd import extras
 from edgekd.backends.base import Candidate, backend
@@ -122,6 +123,8 @@ def _teacher(recipe: Recipe, judged: Mapping[str, Json], files: tuple[Path, ...]
     return Step("teacher", stage("teacher"), spec, {}, (*files, weights), EXPORT)
 
 
+PARTS = ("build", "parity", "val", "profile")
+"""What is done with every candidate."""
 NETWORKS = ("teacher", "control", "distill")
 
 
@@ -262,12 +265,21 @@ def finished(
     chosen: Sequence[Candidate],
     pick: str | int | None,
     absent: str = "",
+    lost: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Step]:
-    """The choice, and the test scores of what it picked."""
-    parts = ("build", "parity", "val") if absent else ("build", "parity", "val", "profile")
-    inputs = {f"{p}:{c.id}": f"{p}:{c.id}" for c in chosen for p in parts}
+    """The choice; ``lost`` tells why a candidate has no results (candidate → reason)."""
+    left = [c for c in chosen if c.id not in lost]
+    inputs = {f"{p}:{c.id}": f"{p}:{c.id}" for c in left for p in PARTS}
+    if absent:
+        inputs = {name: step for name, step in inputs.items() if not name.startswith("profile:")}
     drop = min(recipe.metric_drop, target.limits.metric_drop or recipe.metric_drop)
-    spec: dict[str, Json] = {"candidates": [c.id for c in chosen], "metric_drop": drop}
+    failed = [
+        {"candidate": c.id, "runtime": c.runtime, "precision": c.precision, "why": lost[c.id]}
+        for c in chosen
+        if c.id in lost
+    ]
+    spec: dict[str, Json] = {"candidates": [c.id for c in left], "metric_drop": drop}
+    spec |= {"failed": failed}
     spec |= {"pick": pick, "unmeasured": list(target.order) if absent else None}
     name = f"choose:{target.name}"
     return [Step(name, stage("choose"), spec, inputs | {"student": "distill"})]

@@ -22,7 +22,8 @@ def choose(
     """Rank the candidates and copy the best of each class.
 
     Args:
-        spec: ``candidates`` (ids), ``metric_drop``, ``pick``; ``unmeasured``: where no device
+        spec: ``candidates`` (ids), ``failed`` (rows of those that could not be built or run),
+            ``metric_drop``, ``pick``; ``unmeasured``: where no device
             could be measured, the target's precisions in its order of preference.
         inputs: Per candidate ``build:ID``, ``parity:ID``, ``val:ID``, ``profile:ID`` (but for a
             choice without measurement); and ``student``.
@@ -59,7 +60,7 @@ def choose(
         "fp32": best["fp32"] and best["fp32"]["candidate"],
         "reduced": best["reduced"] and best["reduced"]["candidate"],
         "ranking": ranking,
-        "rejected": [row for row in rows if row["why"]],
+        "rejected": [*(row for row in rows if row["why"]), *spec.get("failed", ())],
         "rule": _rule(spec["pick"], order),
         "unmeasured": order is not None,
         "metric": goal["primary"],
