@@ -84,12 +84,17 @@ def open_artefact(folder: Path) -> Artefact:
 
 @dataclass
 class Running(AbstractContextManager["Running"]):
-    """An artefact loaded in its own process; callable on raw samples."""
+    """An artefact loaded in its own process; callable on raw samples.
+
+    Attributes:
+        ran_batch: Samples at a time in the last call: the model's own number where it has one.
+    """
 
     artefact: Artefact
     threads: int = 1
     batch: int = 64
     options: Mapping[str, Any] = field(default_factory=dict)
+    ran_batch: int = 0
 
     def __enter__(self) -> Running:
         self.agent = Agent()
@@ -109,8 +114,9 @@ class Running(AbstractContextManager["Running"]):
 
     def __call__(self, raw: NDArray[Any]) -> NDArray[Any]:
         """Run raw samples (batch, …) and return the first output (batch, …)."""
-        outputs = self.agent.run(self.feeds(raw), self.batch)
-        return next(iter(outputs.values()))
+        done = self.agent.evaluate(self.feeds(raw), self.batch)
+        self.ran_batch = done.batch
+        return next(iter(done.outputs.values()))
 
     def feeds(self, raw: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Raw samples → what the graph takes, by name."""

@@ -169,7 +169,7 @@ def exported(recipe: Recipe, target: Target) -> Step:
         "output": recipe.output,
         "data": plain(recipe.data),
         "quantize": {"samples": recipe.quantize.samples},
-        "opset": min(target.opset or 18, 18),
+        "opset": target.opset,
         "seed": recipe.seed,
     }
     files = tuple(base_of(recipe) / f for f in recipe.files)
@@ -200,7 +200,8 @@ def candidates(
         if reason is not None:
             missing.append(f"{name}: {reason}")
             continue
-        found += one.candidates(precisions, () if absent else fingerprint()["isa"])
+        rows = one.candidates(precisions, () if absent else fingerprint()["isa"])
+        found += [_spared(row, target.never_quantize) for row in rows]
     if not found:
         raise SetupError(
             f"target {target.name!r} can run nothing here: {'; '.join(missing)}",
@@ -208,6 +209,14 @@ def candidates(
             hint=f"edgekd doctor --target {target.name}",
         )
     return _few(found, recipe.quantize.candidates), missing
+
+
+def _spared(candidate: Candidate, operators: tuple[str, ...]) -> Candidate:
+    """A candidate that leaves the target's operators in floating point."""
+    if not candidate.precision.startswith("int"):
+        return candidate
+    kept = dict.fromkeys((*candidate.never_quantize, *operators))
+    return replace(candidate, never_quantize=tuple(kept))
 
 
 def _few(found: list[Candidate], limit: int) -> list[Candidate]:

@@ -96,7 +96,8 @@ class Backend(Protocol):
 
         Returns:
             Facts: ``files``, ``main``, ``runtime``, ``options``, ``precision``,
-            ``quantised_ops``, ``tool_versions``, ``calibration_samples``; and ``proxy``
+            ``quantised_ops`` and ``total_ops`` (operator type → how many read quantised values,
+            and how many there are), ``tool_versions``, ``calibration_samples``; and ``proxy``
             (``runtime``, ``options``) when the artefact's own runtime exists on the device only.
 
         Raises:

@@ -26,6 +26,7 @@ from edgekd.backends.base import Candidate, require, samples_in, tool_versions
 from edgekd.errors import StageError
 from edgekd.events import Emit, Event
 from edgekd.extras import installed
+from edgekd.spec import Json
 
 __all__ = ["BACKEND", "POLICIES", "OnnxRuntime"]
 
@@ -89,7 +90,7 @@ class OnnxRuntime:
             ("ort-int8-dynamic", "int8", "dynamic-matmul-s7" if saturates else "dynamic-matmul"),
         ]
         return [
-            Candidate(label, self.name, "onnxruntime", precision, policy)
+            Candidate(label, self.name, "onnxruntime", precision, policy, _options(policy))
             for label, precision, policy in rows
             if precision in precisions
         ]
@@ -119,6 +120,7 @@ class OnnxRuntime:
             "options": dict(candidate.options),
             "precision": candidate.precision,
             "quantised_ops": _quantised_ops(out / MAIN),
+            "total_ops": _total_ops(model),
             "tool_versions": tool_versions("onnxruntime", "onnx"),
             "calibration_samples": 0,
             **facts,
@@ -126,6 +128,15 @@ class OnnxRuntime:
 
 
 BACKEND = OnnxRuntime()
+
+
+def _options(policy: str) -> dict[str, Json]:
+    """Return what the runtime is told on loading.
+
+    A dynamic range is that of a whole batch: with more than one sample in it, a sample's outputs
+    would depend on its neighbours (by 2e-3 on MobileViT), and would not be those of the device.
+    """
+    return {"static_batch": 1} if POLICIES[policy].kind == "dynamic" else {}
 
 
 def _without(names: Sequence[str], dropped: Sequence[str]) -> list[str]:
@@ -308,8 +319,11 @@ def _compare(found: NDArray[Any], wanted: NDArray[Any]) -> dict[str, float]:
     }
 
 
+_QUANTISERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+
+
 def _quantised_ops(model: Path) -> dict[str, int]:
-    """Count the operators that run in integers."""
+    """Count the operators that read quantised values, by the name they have in float."""
     import onnx
 
     graph = onnx.load(str(model), load_external_data=False).graph
@@ -318,12 +332,21 @@ def _quantised_ops(model: Path) -> dict[str, int]:
     }
     counts: Counter[str] = Counter()
     for node in graph.node:
-        fed = [name for name in node.input[:2] if name in integer]
-        if node.op_type.endswith("Integer"):
-            counts[node.op_type.removesuffix("Integer")] += 1
-        elif node.op_type in _PRODUCTS and len(fed) == 2:
-            counts[node.op_type] += 1
+        kind = str(node.op_type)
+        if kind in _QUANTISERS:
+            continue
+        plain = kind.removeprefix("QLinear").removesuffix("Integer")
+        if plain != kind or any(name in integer for name in node.input):
+            counts[plain] += 1
     return dict(sorted(counts.items()))
+
+
+def _total_ops(model: Path) -> dict[str, int]:
+    """Count all operators of the float model."""
+    import onnx
+
+    graph = onnx.load(str(model), load_external_data=False).graph
+    return dict(sorted(Counter(str(node.op_type) for node in graph.node).items()))
 
 
 def _constant_products(model: Path, ops: Sequence[str]) -> int:

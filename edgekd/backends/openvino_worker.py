@@ -41,13 +41,14 @@ def main(arguments: list[str]) -> int:
     ov = import_openvino()
     model = ov.convert_model(request["model"])
     facts: dict[str, Any] = {"quantised_ops": {}}
+    total = _total_ops(model)
     known = _names(model)
     if request["quantise"]:
         facts = _quantise(ov, model, request)
         model = facts.pop("model")
     ov.save_model(model, request["xml"], compress_to_fp16=False)
     canonicalise(Path(request["xml"]), known)
-    Path(request["answer"]).write_text(json.dumps(facts), "utf-8")
+    Path(request["answer"]).write_text(json.dumps({**facts, "total_ops": total}), "utf-8")
     return 0
 
 
@@ -102,13 +103,22 @@ def _samples(model: Any, feeds: Mapping[str, NDArray[Any]]) -> list[dict[str, ND
 
 
 def _quantised_ops(model: Any) -> dict[str, int]:
-    """Count the operators that read quantised activations."""
+    """Count the operators that read quantised values."""
     counts: Counter[str] = Counter()
     for node in model.get_ops():
         makers = [port.get_source_output().get_node().get_type_name() for port in node.inputs()]
-        if "FakeQuantize" in makers[:1] and node.get_type_name() != "FakeQuantize":
+        if "FakeQuantize" in makers and node.get_type_name() not in _NOT_OPERATORS:
             counts[node.get_type_name()] += 1
     return dict(sorted(counts.items()))
+
+
+_NOT_OPERATORS = ("Constant", "Parameter", "Result", "FakeQuantize")
+
+
+def _total_ops(model: Any) -> dict[str, int]:
+    """Count all operators."""
+    names = (node.get_type_name() for node in model.get_ops())
+    return dict(sorted(Counter(name for name in names if name not in _NOT_OPERATORS).items()))
 
 
 def _names(model: Any) -> set[str]:

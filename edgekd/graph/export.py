@@ -31,6 +31,8 @@ __all__ = ["export_onnx"]
 MAX_ABS = 1e-4
 """Largest error that a pass may leave, as a share of the largest output (at least 1)."""
 MIN_COSINE = 0.9999
+OLDEST_OPSET = 18
+"""The oldest operator set that torch's exporter writes."""
 BATCH = "batch"
 _SKIPPED = ["fuse_matmul_add_bias_into_gemm", "fuse_matmul_add_bias_into_gemm_batched"]
 """Passes of the simplifier that wrap products of 3-D and 4-D tensors in two Reshapes each."""
@@ -85,11 +87,12 @@ def export_onnx(
         samples: At least four prepared samples to compare on; for ``uint8_nhwc`` bytes or
             prepared floats.
         output_name: How the graph calls its output.
-        opset: Version of the operator set.
+        opset: Version of the operator set. torch exports 18 at least; an older one is converted
+            to, where the operators allow it.
 
     Returns:
-        ``opset``, ``nodes_before``, ``nodes``, ``ops``, ``passes`` (name and error of each) and
-        ``io``.
+        ``opset`` (that of the file), ``nodes_before``, ``nodes``, ``ops``, ``passes`` (name and
+        error of each) and ``io``.
 
     Raises:
         StageError: The network cannot be exported, or a pass changed what it computes.
@@ -100,17 +103,20 @@ def export_onnx(
     with _evaluating(network):
         reference = _reference(network, feed, samples)
         program = _exported(network, input, feed, output_name, opset)
+    _check_opset(program.model_proto, opset)
     before = len(program.model_proto.graph.node)
     gate = _Gate(input.name, feed.numpy(), reference)
     gate.check("exporter", program.model_proto)
     proto = gate.apply("optimiser", lambda: _optimised(program))
     proto = gate.apply("simplifier", lambda: _simplified(proto))
     proto = gate.apply("batch norm", lambda: _without_batch_norm(proto))
+    if opset < _default_opset(proto):
+        proto = gate.apply("opset", lambda: _lowered(proto, opset))
     proto = gate.apply("canonical", lambda: _canonical(proto))
     out.parent.mkdir(parents=True, exist_ok=True)
     save(proto, out)
     return {
-        "opset": opset,
+        "opset": _default_opset(proto),
         "nodes_before": before,
         "nodes": len(proto.graph.node),
         "ops": dict(sorted(Counter(node.op_type for node in proto.graph.node).items())),
@@ -132,6 +138,8 @@ class _Gate:
         """Run a pass and check what it made."""
         try:
             proto = run()
+        except StageError:
+            raise
         except Exception as error:
             raise StageError(f"export pass {title!r} failed: {_last_line(error)}") from error
         self.check(title, proto)
@@ -296,6 +304,53 @@ def _rank(proto: Any, name: str) -> int:
         if value.name == name:
             return len(value.type.tensor_type.shape.dim)
     raise ValueError(f"the rank of {name!r} is not known")
+
+
+def _default_opset(proto: Any) -> int:
+    """Return the version of ONNX's own operators that a model is written for."""
+    return next(int(entry.version) for entry in proto.opset_import if entry.domain == "")
+
+
+def _check_opset(proto: Any, wanted: int) -> None:
+    """Refuse what the exporter wrote for a newer operator set than it was asked for.
+
+    It ignores versions below its oldest; those are converted to by a pass of our own.
+    """
+    found = _default_opset(proto)
+    if found != max(wanted, OLDEST_OPSET):
+        raise StageError(
+            f"torch exported operator set {found} instead of {wanted}",
+            hint=f"set the target's opset to {found}",
+        )
+
+
+def _lowered(proto: Any, opset: int) -> Any:
+    """Rewrite a graph for an older operator set.
+
+    Raises:
+        StageError: An operator of the graph does not exist there; it is named.
+    """
+    try:
+        result = onnx.version_converter.convert_version(proto, opset)
+        for node in result.graph.node:
+            _without_newer_attributes(node, opset)
+        onnx.checker.check_model(result, full_check=True)
+    except Exception as error:
+        raise StageError(
+            f"the graph cannot be written for operator set {opset}: {_last_line(error)}",
+            hint=f"set the target's opset to {OLDEST_OPSET} or later",
+        ) from error
+    return result
+
+
+def _without_newer_attributes(node: Any, opset: int) -> None:
+    """Drop attributes that the converter leaves behind and that change nothing when zero."""
+    known = onnx.defs.get_schema(node.op_type, opset, node.domain).attributes
+    kept = [a for a in node.attribute if a.name in known or a.i != 0]
+    if len(kept) < len(node.attribute):
+        copies = [onnx.AttributeProto.FromString(a.SerializeToString()) for a in kept]
+        del node.attribute[:]
+        node.attribute.extend(copies)
 
 
 def _canonical(proto: Any) -> Any:

@@ -35,7 +35,7 @@ def parity(
 
     Returns:
         ``max_abs``, ``max_rel`` (of the largest output), ``min_cosine``, ``n``, ``worst``,
-        ``tolerance``, ``status``.
+        ``batch``, ``tolerance``, ``status``.
 
     Raises:
         RuntimeCrash: The runtime died; nothing else is lost.
@@ -44,7 +44,8 @@ def parity(
     name = next(n for n in golden if n.startswith("output:"))
     truth = golden.pop(name)
     with Running(open_artefact(inputs["artefact"])) as running:
-        got = next(iter(running.agent.run(golden, 1).values()))
+        done = running.agent.evaluate(golden, 1)
+        got = next(iter(done.outputs.values()))
         effective = running.loaded.effective
     save_arrays(out / "outputs.npz", {name: got})
     tolerance = TOLERANCE[spec["candidate"]["precision"]]
@@ -56,6 +57,7 @@ def parity(
     )
     return {
         **facts,
+        "batch": done.batch,
         "tolerance": dict(tolerance),
         "status": "passed" if good else "failed",
         "effective": effective,

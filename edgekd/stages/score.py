@@ -28,7 +28,7 @@ def score(
         emit: Progress.
 
     Returns:
-        The score's facts.
+        The score's facts, and the ``batch`` that the network ran with.
     """
     base = Path(spec["base"])
     data, task = invoke(Call(**spec["data"]), base), open_task(spec["task"], base)
@@ -38,7 +38,7 @@ def score(
     with Running(artefact, options=options) as model:
         result = task.score(model, data, spec["split"], state, emit)
     save_arrays(out / "units.npz", result.units)
-    return result.facts()
+    return {**result.facts(), "batch": model.ran_batch}
 
 
 def trivial(

@@ -30,6 +30,16 @@ def test_candidates():
     assert "ov-bf16" in ids("openvino", ALL, ["amx_bf16"])
 
 
+def test_one_sample_at_a_time():
+    rows = [
+        row for name in ("onnxruntime", "openvino") for row in backend(name).candidates(ALL, VNNI)
+    ]
+    fixed = {row.id for row in rows if row.options.get("static_batch") == 1}
+    assert fixed == {row.id for row in rows if row.id.startswith("ov-")} | {"ort-int8-dynamic"}
+    exact = {row.id for row in rows if row.options.get("snippets") is False}
+    assert exact == {"ov-f32-exact", "ov-int8-conv"}
+
+
 def test_int8_without_vnni_keeps_one_bit_free():
     policies = {
         tuple(isa): backend("onnxruntime").candidates(["int8"], isa)[0].policy

@@ -54,6 +54,19 @@ def test_builds_and_runs_through_the_agent(name, built, feeds, wanted, cosines):
     assert cosines(batched["output"], wanted).min() > LEAST_COSINE[candidate.precision]
 
 
+@pytest.mark.parametrize("name", ["ort-int8-dynamic", "ov-f32", "ov-int8-conv"])
+def test_a_fixed_batch_gives_every_sample_its_own_outputs(name, built, feeds):
+    """The range of a dynamic quantiser is that of the batch: neighbours would change a sample."""
+    folder, facts = built(CANDIDATES[name])
+    assert facts["options"]["static_batch"] == 1
+    with Agent() as agent:
+        agent.load(facts["runtime"], folder / facts["main"], threads=1, **facts["options"])
+        alone = agent.evaluate(feeds, batch=1)
+        together = agent.evaluate(feeds, batch=16)
+    assert alone.batch == together.batch == 1
+    assert np.array_equal(alone.outputs["output"], together.outputs["output"])
+
+
 @pytest.mark.parametrize("name", ["ort-int8", "ov-int8"])
 def test_bytes_in_the_graph_can_be_calibrated(name, exported, pixels, wanted, cosines, tmp_path):
     candidate = CANDIDATES[name]
@@ -87,8 +100,10 @@ def test_nothing_of_this_machine_is_in_the_files(name, built, exported):
 
 def test_static_int8_of_onnxruntime(built):
     _, facts = built(CANDIDATES["ort-int8"])
-    assert set(facts["quantised_ops"]) == {"Conv", "MatMul"}
-    assert facts["quantised_ops"]["Conv"] == 35
+    assert {"Conv", "MatMul"} <= set(facts["quantised_ops"])
+    assert facts["quantised_ops"]["Conv"] == facts["total_ops"]["Conv"] == 35
+    assert facts["quantised_ops"]["MatMul"] == facts["total_ops"]["MatMul"]
+    assert facts["total_ops"]["Softmax"] == 3
     assert set(facts["fidelity"]) == {"minmax", "percentile"}
     best = max(facts["fidelity"], key=lambda method: facts["fidelity"][method]["sqnr_db"])
     assert facts["calibration"] == best
@@ -96,9 +111,13 @@ def test_static_int8_of_onnxruntime(built):
 
 
 def test_scope_of_the_others(built):
-    assert set(built(CANDIDATES["ort-int8-dynamic"])[1]["quantised_ops"]) == {"MatMul"}
+    dynamic = built(CANDIDATES["ort-int8-dynamic"])[1]
+    assert set(dynamic["quantised_ops"]) == {"MatMul"}
+    # Products of two activations keep floating point.
+    assert dynamic["quantised_ops"]["MatMul"] == dynamic["total_ops"]["MatMul"] - 6
     conv = built(CANDIDATES["ov-int8-conv"])[1]
     assert set(conv["quantised_ops"]) == {"Convolution", "GroupConvolution"}
+    assert all(conv["quantised_ops"][n] == conv["total_ops"][n] for n in conv["quantised_ops"])
     everything = built(CANDIDATES["ov-int8"])[1]
     assert "MatMul" in everything["quantised_ops"]
     assert everything["model_type"] == "transformer"

@@ -55,6 +55,38 @@ def test_facts(exported):
     assert given == {"name": "output", "shape": [64], "dtype": "float32"}
 
 
+def test_an_older_operator_set_is_really_converted_to(tmp_path, network, prepared, run_onnx):
+    path = tmp_path / "old.onnx"
+    contract = Input((3, 64, 64))
+    facts = export_onnx(network, contract, path, samples=prepared[:2], opset=17)
+    assert facts["opset"] == onnx.load(path).opset_import[0].version == 17
+    assert [row["pass"] for row in facts["passes"]][-2:] == ["opset", "canonical"]
+    with torch.no_grad():
+        wanted = network(prepared[:3]).numpy()
+    np.testing.assert_allclose(run_onnx(path, prepared[:3]), wanted, rtol=0, atol=1e-5)
+
+
+def test_an_operator_set_too_old_for_the_graph_is_refused(tmp_path, network, prepared):
+    with pytest.raises(StageError, match=r"operator set 16: .*LayerNormalization") as caught:
+        export_onnx(
+            network, Input((3, 64, 64)), tmp_path / "m.onnx", samples=prepared[:2], opset=16
+        )
+    assert "opset to 18 or later" in str(caught.value)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_the_exporter_may_not_answer_with_another_operator_set(monkeypatch, tmp_path):
+    class Program:
+        model_proto = onnx.helper.make_model(
+            onnx.helper.make_graph([], "g", [], []),
+            opset_imports=[onnx.helper.make_opsetid("", 18)],
+        )
+
+    monkeypatch.setattr(export, "_exported", lambda *a: Program)
+    with pytest.raises(StageError, match="exported operator set 18 instead of 20"):
+        export_onnx(nn.Identity(), Input((3,)), tmp_path / "m", samples=torch.rand(4, 3), opset=20)
+
+
 def test_nothing_of_this_machine_is_in_the_file(exported):
     path, _ = exported
     model = onnx.load(path)

@@ -1,0 +1,76 @@
+"""Candidates and keys: what a target says must reach what is built."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from edgekd import steps
+from edgekd.discover import load_target
+from edgekd.spec import Call, Input, Network, Objective, Recipe, Term, Train
+from edgekd.store import Digests
+
+TARGET = """
+name: {name}
+title: for a test
+device: cpu
+backends: [onnxruntime, openvino]
+precisions: [fp32, int8]
+never_quantize: {never}
+"""
+
+
+def target(folder, name, never="[]"):
+    path = folder / f"{name}.yaml"
+    path.write_text(TARGET.format(name=name, never=never))
+    return load_target(path)
+
+
+def recipe():
+    return Recipe(
+        name="r",
+        data=Call("edgekd.data.icons:icons"),
+        input=Input((3, 64, 64)),
+        task=Call("edgekd.tasks.fewshot:fewshot"),
+        teacher=Network(Call("edgekd.models.conv4:conv4"), train=Train(1)),
+        student=Network(Call("edgekd.models.conv4:conv4")),
+        train=Train(1),
+        objective=Objective("none", (Term("label", "ce"),)),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _toolchains():
+    for name in ("onnxruntime", "onnx", "openvino", "nncf"):
+        pytest.importorskip(name)
+
+
+def test_operators_that_a_target_keeps_reach_the_candidates_and_their_keys(tmp_path):
+    free, _ = steps.candidates(recipe(), target(tmp_path, "free"))
+    kept, _ = steps.candidates(recipe(), target(tmp_path, "kept", "[Softmax, Add]"))
+    assert [c.id for c in free] == [c.id for c in kept]
+    assert all(c.never_quantize == () for c in free if c.precision == "fp32")
+    for a, b in zip(free, kept, strict=True):
+        wanted = ("Softmax", "Add") if b.precision == "int8" else ()
+        assert b.never_quantize == (*a.never_quantize, *wanted)
+    keys = [
+        {step.name: key(step, tmp_path) for step in steps.built(recipe(), t, c)}
+        for t, c in (
+            (target(tmp_path, "free"), free),
+            (target(tmp_path, "kept", "[Softmax, Add]"), kept),
+        )
+    ]
+    builds = [name for name in keys[0] if name.startswith("build:")]
+    changed = {name.removeprefix("build:") for name in builds if keys[0][name] != keys[1][name]}
+    assert changed == {c.id for c in kept if c.precision == "int8"}
+
+
+def key(step, folder):
+    keys = steps.Keys(recipe(), Digests(folder / "store"))
+    alone = dataclasses.replace(step, inputs={}, files=())
+    return keys.add(alone)
+
+
+def test_the_target_names_the_operator_set(tmp_path):
+    assert steps.exported(recipe(), target(tmp_path, "free")).spec["opset"] == 20
