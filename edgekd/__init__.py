@@ -16,6 +16,7 @@ from edgekd.version import __version__
 if TYPE_CHECKING:
     from edgekd import errors
     from edgekd.api import compress, plan, profile
+    from edgekd.bench.gate import gate
     from edgekd.bundle import open_bundle
     from edgekd.discover import load_recipe, load_target
     from edgekd.spec import (
@@ -44,6 +45,7 @@ __all__ = [
     "__version__",
     "compress",
     "errors",
+    "gate",
     "load_recipe",
     "load_target",
     "open_bundle",
@@ -54,6 +56,7 @@ __all__ = [
 
 _HOME = {
     "compress": "edgekd.api",
+    "gate": "edgekd.bench.gate",
     "load_recipe": "edgekd.discover",
     "load_target": "edgekd.discover",
     "open_bundle": "edgekd.bundle",

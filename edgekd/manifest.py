@@ -99,6 +99,7 @@ def assemble(evidence: Evidence) -> dict[str, Any]:
         "rows": rows,
         "gains": gains(evidence),
         "parity": parities(evidence),
+        "higher_is_better": evidence.facts("distill")["val"]["higher_is_better"],
         "choice": dict(choice),
         "device": {"reached": not evidence.absent, "why": evidence.absent},
         "ladder": ladder(evidence),

@@ -39,6 +39,7 @@ LEAN = [
     (["compress", "--help"], {"numpy", "pydantic"}),
     (["profile", "--help"], {"numpy", "pydantic"}),
     (["verify", "--help"], {"numpy", "pydantic"}),
+    (["gate", "--help"], {"numpy", "pydantic"}),
 ]
 
 
@@ -83,6 +84,7 @@ def test_the_public_names_are_these():
         "__version__",
         "compress",
         "errors",
+        "gate",
         "load_recipe",
         "load_target",
         "open_bundle",

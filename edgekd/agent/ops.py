@@ -135,6 +135,14 @@ def _kernel(bench: Bench, request: Request) -> Result:
     return kernel.reference(int(request.get("repeats", 7)))
 
 
+def _lease(bench: Bench, request: Request) -> Result:
+    """Take the board for as long as this process lives, unless another one has it."""
+    from . import lease
+
+    del bench
+    return lease.take(_need(request, "holder"))
+
+
 def _bye(bench: Bench, request: Request) -> Result:
     del request
     bench.close()
@@ -149,5 +157,6 @@ OPERATIONS: dict[str, Callable[[Bench, Request], Result]] = {
     "run": _run,
     "time": _time,
     "kernel": _kernel,
+    "lease": _lease,
     "bye": _bye,
 }

@@ -99,6 +99,12 @@ def _dropped(count: int, tail: float) -> int:
     return max(0, dropped - 1)
 
 
+def centre(values: Floats, confidence: float = 0.95) -> Shift:
+    """Hodges–Lehmann centre of positive values, with its interval."""
+    shift = pair_shift(np.log(np.maximum(np.asarray(values, np.float64), 1e-12)), confidence)
+    return Shift(1 + shift.value, 1 + shift.low, 1 + shift.high)
+
+
 # --- two samples that were not taken in pairs ----------------------------------------------------
 
 

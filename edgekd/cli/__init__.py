@@ -26,6 +26,7 @@ COMMANDS = {
     "plan": "Print what compress would run, what is cached, and why.",
     "verify": "Prove a bundle again: hashes, schema, golden outputs.",
     "profile": "Measure a bundle's latency and memory on a device.",
+    "gate": "Judge bundles against accepted ones, measured again side by side.",
     "report": "Write a bundle's report again.",
     "recipes": "List recipes; show one; start one.",
     "targets": "List targets; show or validate one; print the schema.",

@@ -320,6 +320,10 @@ class Agent:
         """Time the fixed reference kernel of `edgekd.agent.kernel`: the machine's own speed."""
         return self._ask("kernel", {"repeats": repeats}, doing="timing the reference kernel")
 
+    def lease(self, holder: Mapping[str, Any]) -> dict[str, Any]:
+        """Try to take the board for as long as this agent lives; see `edgekd.agent.lease`."""
+        return self._ask("lease", {"holder": dict(holder)}, doing="taking the board")
+
     @property
     def _model_name(self) -> str:
         return self._model.name if self._model else "nothing"

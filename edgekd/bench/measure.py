@@ -1,0 +1,290 @@
+"""Measure artefacts side by side: fresh processes, alive together, timed in alternating blocks.
+
+A round starts one fresh process for each contestant, in an order drawn at random, warms them up,
+and then lets them take turns, a block of a few inferences each: A B B A A B …. Whatever else the
+machine does at that moment meets all of them alike. What differs from process to process (where
+the loader put things) is met by starting anew in every round.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from edgekd.bundle import Bundle, open_bundle
+from edgekd.device.link import Agent, Loaded, Timing, agent_command
+
+SAMPLES = 8
+"""Golden inputs that are cycled over."""
+_SETTLE = 2
+"""Inferences at the start of each block that are not counted: the other side used the caches."""
+_MOST_IN_A_BLOCK = 5000
+_CPU_SAMPLE_MS = 1.0
+"""Processor time is read after so long at the earliest: reading it costs about a microsecond."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        threads: Threads of the runtime.
+        warmup: Inferences before anything counts.
+        blocks: Blocks of each process in a round.
+        block_ms: Length of a block, in milliseconds of the slower contestant's inferences.
+        pin: Core to run on, None for any.
+        on: Where the board is.
+    """
+
+    threads: int = 1
+    warmup: int = 20
+    blocks: int = 8
+    block_ms: float = 20.0
+    pin: int | None = None
+    on: str = "local"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An artefact to measure.
+
+    Attributes:
+        label: How it is called in the results.
+        main: File to load.
+        runtime: Runtime of the agent.
+        options: Load options of that runtime.
+        feeds: Inputs by name, as ``.npy`` files.
+    """
+
+    label: str
+    main: Path
+    runtime: str
+    options: Mapping[str, Any]
+    feeds: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Process:
+    """What one fresh process showed.
+
+    Attributes:
+        label: The contestant.
+        round: Number of the round, from 0.
+        place: Which in the round it was started as.
+        cpu_ms: Median processor time of an inference, of each block.
+        cpu_least_ms: The least processor time of an inference in any block. On a shared machine
+            the median jumps with what the neighbours do (a busy sibling thread costs a third);
+            the least is what the artefact needs when it is left alone for a millisecond.
+        wall_ms: Median wall time of each block's inferences.
+        quantiles_ms: p50, p90 and p99 of the wall time of all counted inferences.
+        peak_rss_mib: Peak resident memory.
+        rss_mib: Resident memory before the runtime, with the model, after the first inferences,
+            and at the end, where the machine tells it.
+        first_ms: The first inference.
+        import_s: Seconds to import the runtime.
+        load_s: Seconds to make the model ready.
+        kernel_ms: Processor time of the reference kernel, see `edgekd.agent.kernel`.
+        kernel: Its name.
+        inferences: How many were counted.
+        timed_s: Wall time of the counted inferences.
+        startup_s: Wall time of everything before them: start, load, warm-up.
+        load: Load average over a minute.
+        throttled: Whether a throttle counter rose; None where there are none.
+        clock_mhz: Mean clock of the cores at the end; None where the machine does not tell.
+        governor: Frequency governor.
+        version: Version of the runtime.
+        effective: What really ran, as read back.
+    """
+
+    label: str
+    round: int
+    place: int
+    cpu_ms: tuple[float, ...]
+    cpu_least_ms: float
+    wall_ms: tuple[float, ...]
+    quantiles_ms: Mapping[str, float]
+    peak_rss_mib: float
+    rss_mib: Mapping[str, float | None]
+    first_ms: float | None
+    import_s: float
+    load_s: float
+    kernel_ms: float
+    kernel: str
+    inferences: int
+    timed_s: float
+    startup_s: float
+    load: float
+    throttled: bool | None
+    clock_mhz: float | None
+    governor: str | None
+    version: str
+    effective: Mapping[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+def process_of(value: Mapping[str, Any]) -> Process:
+    """Read what `Process.plain` wrote."""
+    lists = {name: tuple(value[name]) for name in ("cpu_ms", "wall_ms")}
+    return Process(**{**value, **lists})
+
+
+@contextmanager
+def opened(bundles: Mapping[str, Path]) -> Iterator[dict[str, tuple[Bundle, Contestant]]]:
+    """Open bundles by label, with the golden inputs of each as files that agents map."""
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(TemporaryDirectory(prefix="edgekd-bench-")))
+        found = {}
+        for number, (label, path) in enumerate(bundles.items()):
+            bundle = stack.enter_context(open_bundle(path))
+            found[label] = bundle, _contestant(label, bundle, scratch / str(number))
+        yield found
+
+
+def _contestant(label: str, bundle: Bundle, scratch: Path) -> Contestant:
+    artefact = bundle.manifest["artefact"]
+    scratch.mkdir()
+    feeds = {}
+    with np.load(bundle.path / bundle.manifest["golden"]["file"], allow_pickle=False) as golden:
+        names = [name for name in golden.files if not name.startswith("output:")]
+        for number, name in enumerate(names):
+            feeds[name] = scratch / f"{number}.npy"
+            np.save(feeds[name], golden[name][:SAMPLES])
+    main = bundle.path / artefact["main"]
+    return Contestant(label, main, artefact["runtime"], artefact["options"], feeds)
+
+
+def rounds(
+    contestants: Sequence[Contestant], settings: Settings, seed: int, start: int = 0
+) -> Iterator[list[Process]]:
+    """Give the processes of one round after the other, in the order of the contestants.
+
+    Args:
+        contestants: What to measure side by side.
+        settings: How.
+        seed: Of the order in which they start and take turns.
+        start: Number of the first round; its order does not depend on the rounds before.
+    """
+    plan: tuple[int, int] | None = None
+    for number in itertools.count(start):
+        draw = random.Random(f"{seed}/{number}")
+        order = draw.sample(range(len(contestants)), len(contestants))
+        with ExitStack() as stack:
+            runners = [
+                _Runner(contestants[index], index, place, settings, stack)
+                for place, index in enumerate(order)
+            ]
+            if plan is None:
+                plan = _plan(max(runner.estimate_ms for runner in runners), settings.block_ms)
+            for turn in range(settings.blocks):
+                draw.shuffle(runners) if turn % 2 == 0 else runners.reverse()
+                for runner in runners:
+                    runner.block(*plan)
+            yield [r.process(number) for r in sorted(runners, key=lambda r: r.index)]
+
+
+def _plan(slowest_ms: float, block_ms: float) -> tuple[int, int]:
+    """Return how many inferences make a sample of processor time, and how many make a block."""
+    sample = max(1, min(_MOST_IN_A_BLOCK, int(_CPU_SAMPLE_MS / slowest_ms)))
+    samples = max(1, round(block_ms / slowest_ms / sample))
+    return sample, sample * samples
+
+
+class _Runner:
+    """One fresh process, started and warmed up."""
+
+    def __init__(
+        self,
+        contestant: Contestant,
+        index: int,
+        place: int,
+        settings: Settings,
+        stack: ExitStack,
+    ) -> None:
+        began = time.perf_counter()
+        self.contestant, self.index, self.place = contestant, index, place
+        command = agent_command()
+        if settings.pin is not None:
+            command = ["taskset", "-c", str(settings.pin), *command]
+        self.agent = stack.enter_context(Agent(command))
+        options = {**contestant.options, "threads": settings.threads}
+        self.loaded: Loaded = self.agent.load(contestant.runtime, contestant.main, **options)
+        self.first: Timing = self.agent.time(contestant.feeds, warmup=settings.warmup, runs=5)
+        self.estimate_ms = max(min(self.first.wall_ns) / 1e6, 1e-4)
+        self.kernel = self.agent.kernel()
+        self.timings: list[Timing] = []
+        self.startup_s = time.perf_counter() - began
+
+    def block(self, sample: int, count: int) -> None:
+        """Make one block of inferences."""
+        feeds = self.contestant.feeds
+        timing = self.agent.time(feeds, warmup=_SETTLE, runs=count, cpu_block=sample)
+        self.timings.append(timing)
+
+    def process(self, number: int) -> Process:
+        """Return what the process showed."""
+        last, loaded = self.timings[-1], self.loaded
+        wall = np.concatenate([timing.wall_ns for timing in self.timings]) / 1e6
+        flags = [timing.throttled for timing in self.timings]
+        clocks = last.after.get("clocks_mhz")
+        return Process(
+            label=self.contestant.label,
+            round=number,
+            place=self.place,
+            cpu_ms=tuple(statistics.median(t.cpu_ns) / 1e6 for t in self.timings),
+            cpu_least_ms=min(min(t.cpu_ns) for t in self.timings) / 1e6,
+            wall_ms=tuple(statistics.median(t.wall_ns) / 1e6 for t in self.timings),
+            quantiles_ms={f"p{q}": float(np.percentile(wall, q)) for q in (50, 90, 99)},
+            peak_rss_mib=last.peak_rss_mib,
+            rss_mib={
+                "start": loaded.rss_before_mib,
+                "loaded": loaded.rss_mib,
+                "warm": self.first.rss_mib,
+                "end": last.rss_mib,
+            },
+            first_ms=self.first.first_ms,
+            import_s=loaded.import_s,
+            load_s=loaded.load_s,
+            kernel_ms=self.kernel["cpu_ns"] / 1e6,
+            kernel=self.kernel["name"],
+            inferences=len(wall),
+            timed_s=float(wall.sum()) / 1e3,
+            startup_s=self.startup_s,
+            load=float(last.after["load"][0]),
+            throttled=None if None in flags else any(flags),
+            clock_mhz=statistics.fmean(clocks) if clocks else None,
+            governor=last.after.get("governor"),
+            version=loaded.version,
+            effective=loaded.effective,
+        )
+
+
+def log_ratios(baseline: Process, candidate: Process) -> dict[str, float]:
+    """Return log(candidate / baseline) of what a round showed, by witness.
+
+    Wall times are compared block by block with the neighbour in time; the median over the blocks
+    leaves out those in which the machine turned to something else.
+    """
+    blocks = zip(baseline.wall_ms, candidate.wall_ms, strict=True)
+    return {
+        "cpu": _log(baseline.cpu_least_ms, candidate.cpu_least_ms),
+        "wall": statistics.median(_log(*block) for block in blocks),
+        "memory": _log(baseline.peak_rss_mib, candidate.peak_rss_mib),
+    }
+
+
+def _log(first: float, second: float) -> float:
+    return math.log(max(second, 1e-9) / max(first, 1e-9))

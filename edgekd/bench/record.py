@@ -1,0 +1,106 @@
+"""What a run writes down beside its numbers: when, where, from which source, with what."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from edgekd.bench.judge import middle
+from edgekd.bench.measure import Process
+from edgekd.bench.stats import centre
+from edgekd.bundle import Bundle
+from edgekd.device.link import Agent
+from edgekd.version import __version__
+
+_GIT_VARIABLES = ("GITHUB_SHA", "CI_COMMIT_SHA")
+
+
+def circumstances(agent: Agent | None = None) -> dict[str, Any]:
+    """Return time, source revision, version and machine of a run.
+
+    Args:
+        agent: One on the board; a local one is started where none is given.
+    """
+    if agent is None:
+        with Agent() as started:
+            machine = started.facts()
+    else:
+        machine = agent.facts()
+    return {
+        "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "git": git_revision(),
+        "edgekd": __version__,
+        "machine": machine,
+    }
+
+
+def git_revision(folder: Path | None = None) -> str | None:
+    """Return the revision under test: what CI says, else that of the working folder."""
+    for name in _GIT_VARIABLES:
+        if os.environ.get(name):
+            return os.environ[name]
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def device_label(machine: Mapping[str, Any], given: str | None = None) -> str:
+    """Return how history files the machine: the name given, else one made of its processor's."""
+    return slug(given or str(machine.get("board") or "") or str(machine.get("cpu") or "machine"))
+
+
+def slug(text: str) -> str:
+    """Return a plain file name."""
+    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.") or "machine"
+
+
+def summary(bundle: Bundle, processes: Sequence[Process], source: str) -> dict[str, Any]:
+    """Return the figures of one bundle in one run, for history and trend.
+
+    Args:
+        bundle: What was measured.
+        processes: Its fresh processes; the unit of every interval.
+        source: ``bench`` or ``gate``.
+    """
+    manifest = bundle.manifest
+    shipped = next(row for row in manifest["rows"] if row["shipped"])
+    score = shipped["metrics"].get(shipped["primary"], {})
+    metrics = {
+        "cpu_ms": _centre([p.cpu_least_ms for p in processes], "ms"),
+        "wall_p50_ms": _centre([p.quantiles_ms["p50"] for p in processes], "ms"),
+        "wall_p99_ms": _centre([p.quantiles_ms["p99"] for p in processes], "ms"),
+        "peak_rss_mib": _centre([p.peak_rss_mib for p in processes], "MiB"),
+        "size_bytes": {"value": manifest["artefact"]["bytes"], "unit": "bytes"},
+    }
+    if "value" in score:
+        metrics["task"] = {
+            **{key: score[key] for key in ("value", "low", "high", "n") if key in score},
+            "unit": shipped["primary"],
+        }
+    return {
+        "name": manifest["name"],
+        "target": manifest["target"]["name"],
+        "candidate": manifest["artefact"]["candidate"],
+        "digest": bundle.digest,
+        "source": source,
+        "metrics": metrics,
+        "kernel": processes[0].kernel,
+        "kernel_ms": statistics.median(p.kernel_ms for p in processes),
+        "load": middle(processes, "load"),
+        "throttled": any(p.throttled for p in processes),
+        "runtime": f"{manifest['artefact']['runtime']} {processes[0].version}",
+    }
+
+
+def _centre(values: Sequence[float], unit: str) -> dict[str, Any]:
+    return {**asdict(centre(values)), "n": len(values), "unit": unit}
