@@ -1,0 +1,114 @@
+/* Right shifts of negative numbers must be arithmetic, as they are with every compiler in use. */
+typedef char ekd_arithmetic_shift[((-1) >> 1) == -1 ? 1 : -1];
+
+/* DSP instructions of Cortex-M4, M7 and M33; -DEKD_NO_SIMD switches them off. */
+#if defined(__ARM_FEATURE_DSP) && !defined(EKD_NO_SIMD)
+#include <arm_acle.h>
+#define EKD_SIMD 1
+#else
+#define EKD_SIMD 0
+#endif
+
+typedef struct {
+  int32_t in_h, in_w, in_c;
+  int32_t out_h, out_w;
+  int32_t kernel_h, kernel_w;
+  int32_t stride_h, stride_w;
+  int32_t dilation_h, dilation_w;
+  int32_t pad_top, pad_left;
+} ekd_window_t;
+
+/* Weights (channels, depth); the bias contains the input's zero point. */
+typedef struct {
+  const int8_t *weights;
+  const int32_t *bias;
+  const int32_t *multiplier;
+  const int8_t *shift;
+  int32_t depth, channels;
+  int32_t in_zero, out_zero, low, high;
+} ekd_weighted_s8_t;
+
+typedef struct {
+  const int8_t *weights;
+  const int64_t *bias;
+  const int32_t *multiplier; /* 16 bits are kept */
+  const int8_t *shift;
+  int32_t depth, channels;
+  int32_t in_zero, out_zero, low, high;
+} ekd_weighted_s16_t;
+
+typedef struct {
+  int32_t batch, rows, depth, columns, transposed;
+  int32_t a_zero, b_zero, out_zero, multiplier, shift;
+} ekd_matmul_t;
+
+typedef struct {
+  int32_t dims[4], strides_a[4], strides_b[4];
+  int32_t a_zero, b_zero, out_zero, left;
+  int32_t a_multiplier, a_shift, b_multiplier, b_shift, multiplier, shift;
+  int32_t low, high;
+} ekd_binary_t;
+
+typedef struct {
+  int32_t count, in_zero, out_zero, multiplier, shift, low, high;
+} ekd_rescale_t;
+
+typedef struct {
+  int32_t outer, count, inner, in_zero, out_zero, multiplier, shift;
+} ekd_mean_t;
+
+typedef struct {
+  int32_t dims[6], strides[6];
+} ekd_move_t;
+
+typedef struct {
+  int32_t in_dims[4], out_dims[4], before[4], value;
+} ekd_pad_t;
+
+typedef struct {
+  ekd_window_t window;
+  int32_t low, high;
+} ekd_pool_t;
+
+typedef struct {
+  int32_t in_h, in_w, channels, out_h, out_w, step_y, step_x, half_pixel;
+} ekd_resize_t;
+
+/* x * multiplier * 2^(shift - 31): rounded half up at bit 31, then half away from zero. */
+static inline int32_t ekd_scale(int32_t x, int32_t multiplier, int32_t shift) {
+  int32_t high;
+  if (shift >= 0) {
+    x = (int32_t)((uint32_t)x << shift);
+    return (int32_t)(((int64_t)x * multiplier + (1 << 30)) >> 31);
+  }
+  high = (int32_t)(((int64_t)x * multiplier + (1 << 30)) >> 31);
+  return (high + (1 << (-shift - 1)) + (high >> 31)) >> -shift;
+}
+
+/* The same for sums of 48 bits, with a multiplier of 16 bits. */
+static inline int32_t ekd_scale_wide(int64_t x, int32_t multiplier, int32_t shift) {
+  return (int32_t)((x * multiplier + ((int64_t)1 << (14 - shift))) >> (15 - shift));
+}
+
+static inline int32_t ekd_clamp(int32_t value, int32_t low, int32_t high) {
+  return value < low ? low : value > high ? high : value;
+}
+
+static inline int32_t ekd_leading_zeros(uint32_t value) {
+#if defined(__GNUC__)
+  return value ? __builtin_clz(value) : 32;
+#else
+  int32_t count = 32;
+  while (value) {
+    value >>= 1;
+    count--;
+  }
+  return count;
+#endif
+}
+
+/* A table of 513 values, 128 apart, with straight lines between. */
+static inline int32_t ekd_interpolate(const int16_t *table, int32_t value) {
+  const int16_t *at = table + 256 + (value >> 7);
+  return at[0] + (((at[1] - at[0]) * (value & 127) + 64) >> 7);
+}

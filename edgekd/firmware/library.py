@@ -1,0 +1,294 @@
+"""The firmware folder: C library, golden vectors, self-test, build files, TFLM flavour."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.errors import BudgetError
+from edgekd.firmware.arena import Arena, plan
+from edgekd.firmware.boards import Board
+from edgekd.firmware.emit import Port, check_prefix, emit, ports
+from edgekd.firmware.lower import lower
+from edgekd.firmware.program import Program
+from edgekd.firmware.reference import run
+from edgekd.firmware.tflite import inline_buffers, read_tflite
+
+__all__ = ["Budget", "Firmware", "extremes", "load", "write"]
+
+Sample = Sequence[NDArray[Any]]
+
+_VECTORS = 8
+_GOLDEN_LIMIT = 256 * 1024
+"""Golden vectors take at most this much flash of the self-test, extremes first."""
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """A network ready to be written as C.
+
+    Attributes:
+        model: The ``.tflite`` file, constants inside.
+        program: Its integer program.
+        arena: Where values lie.
+        prefix: Begins every C symbol.
+        inputs: In order.
+        outputs: In order.
+        names: Preferred names by value.
+    """
+
+    model: bytes
+    program: Program
+    arena: Arena
+    prefix: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    names: Mapping[int, str]
+
+    @property
+    def io_bytes(self) -> int:
+        """Bytes of inputs and outputs, which the caller owns beside the arena."""
+        return sum(port.value.bytes for port in (*self.inputs, *self.outputs))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the target allows; None is not checked.
+
+    Attributes:
+        flash: Bytes of code and constants.
+        ram: Bytes of arena, inputs, outputs and stack.
+    """
+
+    flash: int | None = None
+    ram: int | None = None
+
+    def check(self, flash: int, ram: int, at: str) -> None:
+        """Refuse what is over.
+
+        Args:
+            flash: Bytes of code and constants.
+            ram: Bytes of arena, inputs, outputs and stack.
+            at: Where the budget stands.
+
+        Raises:
+            BudgetError: One is over, with both numbers.
+        """
+        for name, used, allowed in (("flash", flash, self.flash), ("RAM", ram, self.ram)):
+            if allowed is not None and used > allowed:
+                raise BudgetError(
+                    f"the network needs {used:,} bytes of {name}, the target allows {allowed:,}",
+                    at=at,
+                    hint="a narrower or shallower student, a shorter window, or a larger target",
+                )
+
+
+def load(content: bytes, prefix: str) -> Firmware:
+    """Read a quantised ``.tflite`` model and plan its C.
+
+    Args:
+        content: The file.
+        prefix: Begins every C symbol.
+
+    Raises:
+        UsageError: It cannot become C; with layer, operator and remedy.
+        VerifyError: The file is damaged.
+    """
+    check_prefix(prefix)
+    model = inline_buffers(content)
+    graph = read_tflite(model)
+    program = lower(graph)
+    names = {
+        number: graph.names.get(index) or graph.tensors[index].name
+        for ends, numbers in ((graph.inputs, program.inputs), (graph.outputs, program.outputs))
+        for index, number in zip(ends, numbers, strict=True)
+    }
+    inputs, outputs = ports(program, names)
+    arena = plan(program)
+    return Firmware(model, program, arena, prefix, tuple(inputs), tuple(outputs), names)
+
+
+def extremes(program: Program) -> list[Sample]:
+    """Return the vectors that reach every corner: lowest, highest, zero points, noise."""
+
+    def filled(pick: str) -> Sample:
+        made = []
+        for number in program.inputs:
+            value = program.values[number]
+            info = np.iinfo(value.dtype)
+            level = {"low": info.min, "high": info.max, "zero": value.zero}[pick]
+            made.append(np.full(value.shape, level, value.dtype))
+        return made
+
+    rng = np.random.default_rng(0)
+    noise: list[Sample] = [
+        [
+            _noise(rng, program.values[number].shape, program.values[number].dtype)
+            for number in program.inputs
+        ]
+        for _ in range(_VECTORS - 3)
+    ]
+    return [filled("zero"), filled("low"), filled("high"), *noise]
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    info = np.iinfo(dtype)
+    return rng.integers(info.min, info.max, shape, endpoint=True).astype(dtype)
+
+
+def write(
+    firmware: Firmware, out: Path, board: Board, samples: Sequence[Sample] = ()
+) -> dict[str, Any]:
+    """Write the folder of one library.
+
+    Args:
+        firmware: What to write.
+        out: An empty or new folder.
+        board: Whose build files are written.
+        samples: Real inputs, which come first among the golden vectors.
+
+    Returns:
+        Facts: ``files``, ``arena_bytes``, ``io_bytes``, ``constant_bytes``, ``macs``,
+        ``operators``, ``vectors``, ``weights_crc32``.
+    """
+    vectors = _golden(firmware, [*samples, *extremes(firmware.program)])
+    texts = emit(firmware.program, firmware.arena, firmware.prefix, firmware.names)
+    texts[f"golden/{firmware.prefix}_golden.h"] = _golden_header(firmware, vectors)
+    texts.update(_support(firmware.prefix, board))
+    facts = _facts(firmware, len(vectors), texts)
+    texts["operators.json"] = _json(dict(firmware.program.operators))
+    for name, text in texts.items():
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    (out / "selftest" / "run_emulator.sh").chmod(0o755)
+    (out / "model.tflite").write_bytes(firmware.model)
+    return {**facts, "files": [*sorted(texts), "model.tflite"]}
+
+
+def checksums(folder: Path) -> str:
+    """Return the text of SHA256SUMS: every file below a folder but itself."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
+        for path in paths
+        if path.name != "SHA256SUMS"
+    )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
+
+
+def _facts(firmware: Firmware, vectors: int, texts: Mapping[str, str]) -> dict[str, Any]:
+    header = texts[f"include/{firmware.prefix}.h"]
+    crc = re.search(r"_WEIGHTS_CRC32 (0x[0-9a-f]+)u", header)
+    assert crc is not None
+    return {
+        "arena_bytes": firmware.arena.size,
+        "io_bytes": firmware.io_bytes,
+        "macs": firmware.program.macs,
+        "operators": dict(firmware.program.operators),
+        "vectors": vectors,
+        "weights_crc32": crc.group(1),
+        "prefix": firmware.prefix,
+    }
+
+
+# --- golden vectors ----------------------------------------------------------------------------
+
+
+def _golden(firmware: Firmware, samples: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
+    """Return inputs with the reference's outputs, as many as fit the flash of an emulator."""
+    program, made = firmware.program, list[tuple[Sample, Sample]]()
+    room = max(3, _GOLDEN_LIMIT // max(firmware.io_bytes, 1))
+    for sample in samples[:room]:
+        made.append((sample, run(program, sample)))
+    return made
+
+
+def _golden_header(firmware: Firmware, vectors: Sequence[tuple[Sample, Sample]]) -> str:
+    p = firmware.prefix
+    upper = p.upper()
+    lines = [
+        "/* Inputs, and what the NumPy integer reference makes of them. */",
+        f"#ifndef {upper}_GOLDEN_H",
+        f"#define {upper}_GOLDEN_H",
+        "",
+        "#include <stdint.h>",
+        "#include <string.h>",
+        "",
+        f"#define GOLDEN_VECTORS {len(vectors)}",
+    ]
+    for side, group in ((0, firmware.inputs), (1, firmware.outputs)):
+        for position, port in enumerate(group):
+            rows = [_row(vector[side][position]) for vector in vectors]
+            kind = f"{port.value.dtype}_t"
+            lines += [
+                "",
+                f"static const {kind} golden_{port.name}[{len(rows)}][{port.value.count}] = {{",
+                ",\n".join(rows) + "};",
+            ]
+    lines.append("")
+    for port in firmware.outputs:
+        lines.append(f"static {port.value.dtype}_t result_{port.name}[{port.value.count}];")
+    arguments = [f"golden_{port.name}[v]" for port in firmware.inputs]
+    arguments += [f"result_{port.name}" for port in firmware.outputs]
+    matches = " && ".join(
+        f"memcmp(result_{port.name}, golden_{port.name}[v], sizeof result_{port.name}) == 0"
+        for port in firmware.outputs
+    )
+    lines += [
+        f"#define GOLDEN_ARGUMENTS(v) {', '.join(arguments)}",
+        f"#define GOLDEN_MATCHES(v) ({matches})",
+        "",
+        "#endif",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(values: NDArray[Any]) -> str:
+    flat = [str(int(value)) for value in values.ravel()]
+    return "  {" + ",\n   ".join(", ".join(flat[i : i + 20]) for i in range(0, len(flat), 20)) + "}"
+
+
+# --- build files -------------------------------------------------------------------------------
+
+_PLACES = {
+    "selftest.c": "selftest/selftest.c",
+    "platform.h": "selftest/platform.h",
+    "host.c": "selftest/host.c",
+    "cortexm.c": "selftest/cortexm.c",
+    "emulator.ld": "selftest/emulator.ld",
+    "run_emulator.sh": "selftest/run_emulator.sh",
+    "toolchain.cmake": "cmake/toolchain.cmake",
+    "CMakeLists.txt": "CMakeLists.txt",
+}
+
+
+def _support(prefix: str, board: Board) -> dict[str, str]:
+    marks = {
+        "@FLASH@": board.flash,
+        "@RAM@": board.ram,
+        "@TICK@": str(board.tick),
+        "@FLAGS@": " ".join(board.flags),
+        "@MACHINE@": board.machine,
+        "@CORE@": board.core,
+    }
+    made = {}
+    for name, place in _PLACES.items():
+        text = (files("edgekd.firmware") / "support" / name).read_text(encoding="utf-8")
+        for mark, value in marks.items():
+            text = text.replace(mark, value)
+        text = re.sub(r"\bekd(_|\b)", rf"{prefix}\1", text)
+        made[place] = text.replace("EKD_", f"{prefix.upper()}_")
+    return made
