@@ -156,7 +156,7 @@ def network_rows(evidence: Evidence) -> list[dict[str, Any]]:
         rows.append(
             {
                 "id": "trivial",
-                "label": "nearest class mean on raw pixels",
+                "label": score["label"],
                 "kind": "trivial",
                 "runtime": "numpy",
                 "precision": "fp32",

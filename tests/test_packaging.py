@@ -86,7 +86,13 @@ def test_the_wheel_holds_package_recipes_targets_and_data(wheel):
     assert wheel.name == "edgekd-0.1.0-py3-none-any.whl"
     for path in [*(ROOT / "targets").glob("*.yaml"), *(ROOT / "recipes").glob("*.py")]:
         assert f"edgekd/_bundled/{path.parent.name}/{path.name}" in names
-    for name in ("py.typed", "data/icons.npz", "data/ICONS_LICENSES.md", "cli/recipe_template.py"):
+    for name in (
+        "py.typed",
+        "data/icons.npz",
+        "data/flight/bases.npz",
+        "data/ICONS_LICENSES.md",
+        "cli/recipe_template.py",
+    ):
         assert f"edgekd/{name}" in names
     code = {f"edgekd/{p.relative_to(ROOT / 'edgekd')}" for p in (ROOT / "edgekd").rglob("*.py")}
     assert code <= names

@@ -19,7 +19,10 @@ SIZE = 64
 """Size to which a checked image is resized; any size reads the same files."""
 SHOWN = 20
 """Most unreadable images that are named."""
-EMBEDDED = {"icons": "few-shot and plain classification; shipped with edgekd"}
+EMBEDDED = {
+    "icons": "few-shot and plain classification; shipped with edgekd",
+    "simflight": "simulated flights with faults; base flights shipped, the rest computed",
+}
 
 
 @click.group("data", invoke_without_command=True)
@@ -62,21 +65,30 @@ def _needed() -> Iterator[tuple[str, str]]:
 @click.option(
     "--package",
     type=click.Path(exists=True, path_type=Path),
-    help="The npm package @iconify/json, packed or not; without it npm fetches the pinned version.",
+    help="icons: the npm package @iconify/json, packed or not; without it npm fetches it.",
 )
+@click.option("--bases", type=int, default=65, show_default=True, help="simflight: base flights.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="simflight: processes.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("icons"),
-    show_default=True,
-    help="Folder for the files.",
+    help="Folder for the files; the name of the set by default.",
 )
 @json_output
-def build(name: str, package: Path | None, out: Path) -> None:
-    """Build an embedded set again, byte for byte, from its pinned source."""
+def build(name: str, package: Path | None, bases: int, jobs: int, out: Path | None) -> None:
+    """Build an embedded set again, from its pinned source or simulator."""
     from edgekd.data.build_icons import build_icons
+    from edgekd.data.flight.build import build_bases
 
-    facts = build_icons(package, out, lambda line: click.echo(line, err=True))
+    folder = out or Path(name)
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    if name == "icons":
+        facts = build_icons(package, folder, tell)
+    else:
+        facts = build_bases(folder, bases=bases, jobs=jobs, emit=tell)
     if current().json:
         current().result(facts)
     else:

@@ -59,9 +59,7 @@ class InceptionTime(nn.Module):
         self.features = width
         self.gate = Gate(channels) if gate else None
         sizes = [channels] + [width] * depth
-        self.blocks = nn.ModuleList(
-            Block(sizes[i], maps, kernels, depthwise) for i in range(depth)
-        )
+        self.blocks = nn.ModuleList(Block(sizes[i], maps, kernels, depthwise) for i in range(depth))
         self.shortcuts = nn.ModuleList(
             _conv_norm(sizes[i - 2], width, 1) for i in range(2, depth, 3)
         )
@@ -97,9 +95,7 @@ class Block(nn.Module):
     every exporter folds it into the branch's convolution.
     """
 
-    def __init__(
-        self, inputs: int, maps: int, kernels: tuple[int, ...], depthwise: bool
-    ) -> None:
+    def __init__(self, inputs: int, maps: int, kernels: tuple[int, ...], depthwise: bool) -> None:
         super().__init__()
         self.bottleneck = nn.Conv2d(inputs, maps, 1, bias=False)
         branch = _separable if depthwise else _conv_norm

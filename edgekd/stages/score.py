@@ -15,6 +15,8 @@ from edgekd.inputs import save_arrays
 from edgekd.spec import Call
 from edgekd.tasks.open import open_task
 
+RAW = "nearest class mean on raw pixels"
+
 
 def score(
     spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit
@@ -44,21 +46,25 @@ def score(
 def trivial(
     spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit
 ) -> dict[str, Any]:
-    """Score the raw samples themselves: what no network at all would reach.
+    """Score what no network at all would reach: the task's own trivial model, or raw samples.
 
     Args:
         spec: As `score`.
         inputs: None.
         out: Gets ``units.npz``.
         emit: Progress.
+
+    Returns:
+        The score's facts and ``label``, what the report calls it.
     """
     base = Path(spec["base"])
     data, task = invoke(Call(**spec["data"]), base), open_task(spec["task"], base)
-    pixels = _flat
-    state = task.fit(pixels, data)
-    result = task.score(pixels, data, spec["split"], state, emit)
+    make = getattr(task, "trivial", None)
+    label, model = (RAW, _flat) if make is None else make(data)
+    state = task.fit(model, data)
+    result = task.score(model, data, spec["split"], state, emit)
     save_arrays(out / "units.npz", result.units)
-    return result.facts()
+    return result.facts() | {"label": label}
 
 
 def _flat(raw: Any) -> Any:

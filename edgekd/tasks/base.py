@@ -30,12 +30,15 @@ class Score:
         primary: Name of the metric that decides.
         higher_is_better: Direction of all metrics here.
         units: Name → value per unit (episode, sample), for paired differences.
+        details: Small JSON behind the metrics: ``classes`` and ``confusion`` (a row a true class,
+            a column a named one).
     """
 
     metrics: Mapping[str, Mapping[str, float]]
     primary: str
     higher_is_better: bool = True
     units: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def value(self) -> float:
@@ -48,11 +51,16 @@ class Score:
             "metrics": {name: dict(row) for name, row in self.metrics.items()},
             "primary": self.primary,
             "higher_is_better": self.higher_is_better,
+            **({"details": dict(self.details)} if self.details else {}),
         }
 
 
 class Task(Protocol):
-    """How a network is judged."""
+    """How a network is judged.
+
+    A task may have ``trivial(data) -> (label, Model)``: what its field would use without a
+    network, made from training data. Else that is the raw sample itself.
+    """
 
     def fit(self, model: Model, data: Any) -> State:
         """Compute from training data what ships beside the network; may be empty."""

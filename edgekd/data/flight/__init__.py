@@ -1,0 +1,1 @@
+"""Flights: a simulated fleet, and the loader of the NGAFID maintenance set."""

@@ -125,7 +125,8 @@ def _stored(record: NDArray[np.float32], start: int) -> NDArray[np.int64]:
     kept = record[start : start + SECONDS]
     kept = np.pad(kept, ((0, SECONDS - len(kept)), (0, 0)), mode="edge").astype(np.float64)
     means = kept.reshape(-1, EVERY, len(COLUMNS)).mean(1)
-    return np.rint(means / STEPS).astype(np.int64).T
+    steps: NDArray[np.int64] = np.rint(means / STEPS).astype(np.int64).T
+    return steps
 
 
 def save_bases(bases: Bases, path: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,7 +156,9 @@ def difficulty_of(name: str) -> Difficulty:
     return DIFFICULTIES[name]
 
 
-def plan_fleet(bases: Bases, difficulty: str, *, airframes: int = 50, events: int = EVENTS) -> Flights:
+def plan_fleet(
+    bases: Bases, difficulty: str, *, airframes: int = 50, events: int = EVENTS
+) -> Flights:
     """Draw the set.
 
     Args:
@@ -167,7 +170,7 @@ def plan_fleet(bases: Bases, difficulty: str, *, airframes: int = 50, events: in
     level = difficulty_of(difficulty)
     rng = np.random.default_rng(level.seed)
     frames = _airframes(rng, airframes, level.scatter)
-    rows: list[tuple[float, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     for airframe in range(airframes):
         turn = [f for _ in range(0, events, len(FAULTS)) for f in rng.permutation(len(FAULTS))]
         for number, fault in enumerate(turn[:events]):
@@ -194,7 +197,7 @@ _WHOLE = frozenset(("airframe", "fold", "event", "fault", "before", "left", "bas
 
 def _event(
     rng: np.random.Generator, level: Difficulty, bases: Bases, airframe: int, event: int, fault: int
-) -> list[tuple[float, ...]]:
+) -> list[tuple[Any, ...]]:
     """The eight flights of one event; the fault grows towards the repair."""
     fold = airframe % FOLDS
     severity = rng.uniform(*level.severity)

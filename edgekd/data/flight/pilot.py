@@ -113,9 +113,13 @@ def _work(
     found, at = [], start
     while at < end:
         kind = int(rng.integers(0, 5))
-        low, high = ((elevation + 1500, elevation + 6500), (0, 360), (2100, 2500), (30, 42), (0, 1))[
-            kind
-        ]
+        low, high = (
+            (elevation + 1500, elevation + 6500),
+            (0, 360),
+            (2100, 2500),
+            (30, 42),
+            (0, 1),
+        )[kind]
         value = float(rng.uniform(low, high))
         found.append((at, kind, value * float(rng.choice([-1, 1])) if kind == 3 else value))
         at += float(rng.uniform(25, 60) if kind == 3 else rng.uniform(90, 350))
@@ -293,9 +297,7 @@ class Pilot:
         noise = plan.gusts[min(round(self.now / TICK), len(plan.gusts) - 1)]
         self.gust += -self.gust * TICK / tau + strength * math.sqrt(2 * TICK / tau) * noise
         steady = plan.wind[1] * min(1.0, (seen.agl + 50) / 500)
-        self.aircraft["atmosphere/wind-north-fps"] = (
-            steady * math.cos(plan.wind[0]) + self.gust[0]
-        )
+        self.aircraft["atmosphere/wind-north-fps"] = steady * math.cos(plan.wind[0]) + self.gust[0]
         self.aircraft["atmosphere/wind-east-fps"] = steady * math.sin(plan.wind[0]) + self.gust[1]
         self.aircraft["atmosphere/wind-down-fps"] = 0.6 * self.gust[2]
 
@@ -404,9 +406,7 @@ class Pilot:
 
     def _surfaces(self, seen: Seen, wish: Wish) -> None:
         aircraft, pitch = self.aircraft, wish.pitch
-        elevator = (
-            -0.05 if pitch is None else -(0.045 * (pitch - seen.theta) - 0.025 * seen.q)
-        )
+        elevator = -0.05 if pitch is None else -(0.045 * (pitch - seen.theta) - 0.025 * seen.q)
         aircraft["fcs/elevator-cmd-norm"] = _clip(elevator, -0.8, 0.6)
         if seen.agl < 6:
             error = (self.plan.heading - seen.psi + 540) % 360 - 180

@@ -109,7 +109,9 @@ def _clean(
     return out
 
 
-def _channels(bases: Bases, flights: Flights, row: dict[str, Any], noise: Array, fault: str) -> Array:
+def _channels(
+    bases: Bases, flights: Flights, row: dict[str, Any], noise: Array, fault: str
+) -> Array:
     state, growth = bases.states(row["base"]), _growth(row)
     if fault in TROUBLES:
         for name, change in bases.changes(row["base"], fault).items():
@@ -178,7 +180,9 @@ def _cylinders(
     """Exhaust and head temperatures of four cylinders in °F: (flights, 4, time) each."""
     power = np.clip(state["power"] / 180, 0.02, 1.2)[:, None] * damage.breath
     suction = np.sqrt(np.clip(air["pressure"] - state["map"], 0, None) / 10)
-    unmetered = suction * 1100 / np.clip(state["rpm"], 400, None) * 12 / np.clip(state["map"], 6, None)
+    unmetered = (
+        suction * 1100 / np.clip(state["rpm"], 400, None) * 12 / np.clip(state["map"], 6, None)
+    )
     afr = np.clip(state["afr"], 6, 22)[:, None] * frame["mixture"]
     afr = np.clip(afr * (1 + damage.leak * unmetered[:, None]), 8, 22)
     rich = np.clip(15 - afr, 0, None)
@@ -233,7 +237,8 @@ def _fuel(bases: Bases, row: dict[str, Any], state: States, noise: Array) -> Arr
     burnt = np.cumsum(state["flow"], axis=1) / 7200
     slosh = _lag(noise[:, -3], 6) * 0.5 * 3
     tanks = start[:, :, None] - burnt[:, None] + slosh[:, None] * np.array([[1], [-1]], np.float32)
-    return np.clip(tanks, 0, None)
+    clipped: Array = np.clip(tanks, 0, None)
+    return clipped
 
 
 def _probe(out: Array, row: dict[str, Any], growth: Array, noise: Array) -> None:
@@ -246,7 +251,9 @@ def _probe(out: Array, row: dict[str, Any], growth: Array, noise: Array) -> None
         if variant < 0.4:
             values += sign * growth[i] * 1.2 * spread
         elif variant < 0.8:
-            values -= (_lag(noise[i : i + 1, -1], 8)[0] * 4 > 1.2 - growth[i]) * growth[i] * 2 * spread
+            values -= (
+                (_lag(noise[i : i + 1, -1], 8)[0] * 4 > 1.2 - growth[i]) * growth[i] * 2 * spread
+            )
         else:
             start = int(np.clip(row["onset"][i], 0, SECONDS - 1))
             stuck = (growth[i] > 0) * min(1.0, float(row["severity"][i]))
@@ -262,7 +269,9 @@ def _fuel_quantity(out: Array, row: dict[str, Any], growth: Array, noise: Array)
             np.clip(values, 0, None, out=values)
         else:
             start = int(np.clip(row["onset"][i], 0, SECONDS - 1))
-            values += (growth[i] > 0) * min(1.0, float(row["severity"][i])) * (values[start] - values)
+            values += (
+                (growth[i] > 0) * min(1.0, float(row["severity"][i])) * (values[start] - values)
+            )
 
 
 def _pitot_static(out: Array, row: dict[str, Any], growth: Array, noise: Array) -> None:

@@ -33,7 +33,8 @@ def standardise(
     """
     scaled = (raw.astype(np.float32) - mean[:, None]) / std[:, None]
     np.clip(scaled, -CLIP, CLIP, out=scaled)
-    return np.nan_to_num(scaled, copy=False, nan=0.0)[:, :, None]
+    ready: NDArray[np.float32] = np.nan_to_num(scaled, copy=False, nan=0.0)[:, :, None]
+    return ready
 
 
 @dataclass(frozen=True, eq=False)

@@ -128,9 +128,7 @@ def make(
     return Made(flights, values, np.load(entry.path / "effect.npy", mmap_mode="r"))
 
 
-def _compute(
-    bases: Bases, flights: Flights, length: int, out: Path, emit: Emit
-) -> dict[str, Any]:
+def _compute(bases: Bases, flights: Flights, length: int, out: Path, emit: Emit) -> dict[str, Any]:
     """Write ``values.npy`` and ``effect.npy``."""
     seed = difficulty_of(flights.difficulty).seed
     values = np.empty((len(flights), len(CHANNELS), length), np.float16)

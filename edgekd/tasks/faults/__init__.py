@@ -1,0 +1,1 @@
+"""Fault diagnosis of flights: detection, identification, the cascade of the two."""
