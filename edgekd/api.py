@@ -279,7 +279,7 @@ def _prove(
         StageError: Every candidate fails.
     """
     lost: dict[str, str] = {}
-    parts = {f"{part}:{c.id}": c.id for part in steps.PARTS for c in chosen}
+    parts = {f"{part}:{c.id}": c.id for part in (*steps.PARTS, "check") for c in chosen}
     for planned in _steps(walk.recipe, target, chosen, pick, absent):
         step = planned
         identity = parts.get(step.name)
@@ -319,7 +319,7 @@ def _bundle(walk: Walk, target: Target, missing: Sequence[str], place: Path, abs
 
 def _files(
     walk: Walk, target: Target, manifest: Mapping[str, Any], scratch: Path
-) -> dict[str, Path]:
+) -> dict[str, Path | bytes]:
     """Everything in the bundle but its manifest, by place."""
     import numpy as np
 
@@ -327,12 +327,15 @@ def _files(
     from edgekd.report import render_report
 
     shipped = walk.whole(f"choose:{target.name}").path / "shipped"
-    files = {name: shipped / Path(name).name for name in manifest["artefact"]["files"]}
+    files: dict[str, Path | bytes] = {
+        name: shipped / Path(name).name for name in manifest["artefact"]["files"]
+    }
     picked = manifest["artefact"]["candidate"]
     with np.load(walk.whole("export").path / "golden.npz") as golden:
         inputs = {n: golden[n] for n in golden.files if not n.startswith("output:")}
     with np.load(walk.whole(f"parity:{picked}").path / "outputs.npz") as outputs:
-        save_arrays(scratch / "golden.npz", {**inputs, **{n: outputs[n] for n in outputs.files}})
+        golden = {**inputs, **{n: outputs[n] for n in outputs.files}}
+    save_arrays(scratch / "golden.npz", golden)
     files["golden.npz"] = scratch / "golden.npz"
     if manifest["state"]:
         files["state.npz"] = walk.whole("distill").path / "state.npz"
@@ -346,7 +349,16 @@ def _files(
     files["LICENSE"] = Path(__file__).parent / "data" / "licences" / "Apache-2.0.txt"
     for name in manifest["inputs"]["data"]["notices"]:
         files[f"licences/{name}"] = exported / "notices" / name
-    return files
+    return files | _kit(walk, manifest, golden)
+
+
+def _kit(walk: Walk, manifest: Mapping[str, Any], golden: Mapping[str, Any]) -> dict[str, bytes]:
+    """What the backend of the artefact adds: build scripts, runners."""
+    from edgekd.backends.base import Equipping, backend
+
+    made_of = walk.done[f"build:{manifest['artefact']['candidate']}"].made_of
+    toolchain = backend(made_of["spec"]["candidate"]["backend"])
+    return toolchain.kit(manifest, golden) if isinstance(toolchain, Equipping) else {}
 
 
 def _local(on: str) -> None:

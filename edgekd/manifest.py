@@ -101,6 +101,7 @@ def assemble(evidence: Evidence) -> dict[str, Any]:
         "parity": parities(evidence),
         "higher_is_better": evidence.facts("distill")["val"]["higher_is_better"],
         "choice": dict(choice),
+        "checks": checks(evidence),
         "device": {"reached": not evidence.absent, "why": evidence.absent},
         "ladder": ladder(evidence),
         "golden": {
@@ -266,12 +267,37 @@ def ladder(evidence: Evidence) -> list[dict[str, Any]]:
         rungs.append(_rung("parity on device", True, ""))
         rungs.append(_rung("profiled on device", True, ""))
     else:
+        proxy = _proxy_compiled(evidence)
         rungs += [
-            _not_run(n, evidence.no_device)
+            _not_run(n, evidence.no_device + (proxy if n == "compiled for device" else ""))
             for n in ("compiled for device", "parity on device", "profiled on device")
         ]
     rungs.append(_budget(evidence, picked))
     return rungs
+
+
+def _proxy_compiled(evidence: Evidence) -> str:
+    """What a compiler that stands in for the device's made of the artefact, in words."""
+    facts = checks(evidence).get(evidence.choice["picked"])
+    if facts is None:
+        return ""
+    words = f"; linted for {facts['parser']}: {len(facts['findings']) or 'no'} findings"
+    rtx = facts["rtx"]
+    if "not_run" in rtx:
+        return f"{words}; compiled by proxy: not run, {rtx['not_run']}"
+    name = f"TensorRT for RTX {rtx['version']} for {rtx['target']}, a proxy"
+    if rtx["status"] != "passed":
+        return f"{words}; refused by {name}"
+    int8 = rtx["int8"]
+    share = f": {int8['int8']} of {int8['products']} products in int8" if int8["int8"] else ""
+    return f"{words}; compiled by {name}{share}"
+
+
+def checks(evidence: Evidence) -> dict[str, Mapping[str, Any]]:
+    """What the device's toolchain would say, by candidate."""
+    choice = evidence.choice
+    names = [row["candidate"] for row in (*choice["ranking"], *choice["rejected"])]
+    return {n: evidence.facts(f"check:{n}") for n in names if f"check:{n}" in evidence.done}
 
 
 def _where(evidence: Evidence) -> str:

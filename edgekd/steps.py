@@ -11,12 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from edgekd import extras
-from edgekd.backends.base import Candidate, backend
+from edgekd.backends.base import Candidate, Checking, backend, place_of
 from edgekd.calls import locate
 from edgekd.closure import code_digest
 from edgekd.device.fingerprint import fingerprint
 from edgekd.errors import DataError, EdgekdError, SetupError
-from edgekd.spec import Json, Network, Recipe, Train, plain
+from edgekd.spec import Call, Json, Network, Recipe, Train, plain
 from edgekd.store import Digests, key_of
 from edgekd.target import Target
 
@@ -238,7 +238,8 @@ def built(
     steps = []
     for candidate in chosen:
         name, packages = candidate.id, (*EXPORT, *_packages(candidate))
-        spec = {"candidate": plain(candidate)}
+        # The backend is found by name while running; named as a call, its code is in the key.
+        spec = {"candidate": plain(candidate), "made_by": plain(Call(place_of(candidate.backend)))}
         made = {"artefact": f"build:{name}"}
         steps += [
             Step(f"build:{name}", stage("build"), spec, {"export": "export"}, (), packages),
@@ -265,7 +266,22 @@ def built(
             f"profile:{name}", stage("profile"), timing, made, files, packages, measured=True
         )
         steps += [] if absent else [timed]
+        if isinstance(backend(candidate.backend), Checking):
+            steps.append(_checked(target, candidate, packages))
     return steps
+
+
+def _checked(target: Target, candidate: Candidate, packages: tuple[str, ...]) -> Step:
+    """What the device's toolchain would refuse."""
+    spec = {
+        "backend": candidate.backend,
+        "runtime": target.runtime.get(candidate.backend),
+        "opset": target.opset,
+        "made_by": plain(Call(place_of(candidate.backend))),
+    }
+    made = {"artefact": f"build:{candidate.id}"}
+    tools = (*packages, "tensorrt-rtx-cu12")
+    return Step(f"check:{candidate.id}", stage("check"), spec, made, (), tools)
 
 
 def finished(
@@ -281,6 +297,8 @@ def finished(
     inputs = {f"{p}:{c.id}": f"{p}:{c.id}" for c in left for p in PARTS}
     if absent:
         inputs = {name: step for name, step in inputs.items() if not name.startswith("profile:")}
+    checked = [c.id for c in left if isinstance(backend(c.backend), Checking)]
+    inputs |= {f"check:{name}": f"check:{name}" for name in checked}
     drop = min(recipe.metric_drop, target.limits.metric_drop or recipe.metric_drop)
     failed = [
         {"candidate": c.id, "runtime": c.runtime, "precision": c.precision, "why": lost[c.id]}

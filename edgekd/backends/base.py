@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,18 @@ from edgekd.events import Emit
 from edgekd.extras import missing
 from edgekd.spec import Json
 
-__all__ = ["GROUP", "Backend", "Candidate", "backend", "backends", "require", "tool_versions"]
+__all__ = [
+    "GROUP",
+    "Backend",
+    "Candidate",
+    "Checking",
+    "Equipping",
+    "backend",
+    "backends",
+    "place_of",
+    "require",
+    "tool_versions",
+]
 
 GROUP = "edgekd.backends"
 """Group of the entry points of other packages: name = ``package.module:object``."""
@@ -29,6 +40,7 @@ GROUP = "edgekd.backends"
 _BUILT_IN: Mapping[str, str] = {
     "onnxruntime": "edgekd.backends.onnxruntime:BACKEND",
     "openvino": "edgekd.backends.openvino:BACKEND",
+    "tensorrt": "edgekd.backends.tensorrt:BACKEND",
 }
 
 
@@ -105,6 +117,41 @@ class Backend(Protocol):
         """
 
 
+@runtime_checkable
+class Checking(Protocol):
+    """A backend that knows what the device's own toolchain refuses."""
+
+    def check(self, model: Path, runtime: str | None, opset: int) -> dict[str, Any]:
+        """Check an artefact that has been built.
+
+        Args:
+            model: Its main file.
+            runtime: Range of versions of the runtime on the device.
+            opset: Newest opset that the target allows.
+
+        Returns:
+            Facts: ``status`` (``passed`` or ``failed``), ``why`` (sentences), ``findings``.
+        """
+
+
+@runtime_checkable
+class Equipping(Protocol):
+    """A backend whose bundles carry more than the model: build scripts, runners, headers."""
+
+    def kit(
+        self, manifest: Mapping[str, Any], golden: Mapping[str, NDArray[Any]]
+    ) -> dict[str, bytes]:
+        """Return further files of a bundle.
+
+        Args:
+            manifest: The bundle's manifest, without ``files``.
+            golden: Inputs by name, and ``output:NAME``: what the artefact gives for them.
+
+        Returns:
+            Content by place in the bundle.
+        """
+
+
 def backends() -> list[str]:
     """Return the names of all backends, ours first."""
     return list(dict.fromkeys([*_BUILT_IN, *sorted(_entry_points())]))
@@ -129,6 +176,11 @@ def backend(name: str) -> Backend:
         raise SetupError(
             f"backend {name!r} cannot be loaded: {error}", at=f"{GROUP}: {point.value}"
         ) from error
+
+
+def place_of(name: str) -> str:
+    """Return ``module:object`` of a backend: where its code is."""
+    return _BUILT_IN.get(name) or _entry_points()[name].value
 
 
 def require(backend: Backend, module: str) -> None:

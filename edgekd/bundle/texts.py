@@ -17,6 +17,12 @@ _WHAT = {
     "LICENSE": "licence of edgekd",
     "THIRD_PARTY_NOTICES.md": "what the model was made from, and its licences",
     "examples.npz": "pictures of the report",
+    "model/build.sh": "builds the engine on the board that will run it",
+    "model/runner/runner.cpp": "runs the engine: golden self-test, latency, one raw input (C++17)",
+    "model/runner/CMakeLists.txt": "builds the runner on the board",
+    "model/runner/contract.h": "names, shapes and preparation of the tensors, for the runner",
+    "model/runner/golden/input.bin": "golden inputs, little-endian",
+    "model/runner/golden/output.bin": "golden outputs, little-endian float32",
     "enroll.py": "few-shot: learn new classes from a few examples; needs numpy alone",
 }
 

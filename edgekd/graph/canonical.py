@@ -31,6 +31,16 @@ def save(model: Any, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
+def drop_unread(graph: Any) -> None:
+    """Drop initialisers that nothing reads: a rewritten graph leaves the old ones behind."""
+    read = {name for part in _graphs(graph) for node in part.node for name in node.input}
+    read |= {port.name for port in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
+    del graph.initializer[:]
+    graph.initializer.extend(copies)
+
+
 def _header(model: Any) -> None:
     versions = sorted(
         (entry.domain, entry.version) for entry in model.opset_import if _used(model, entry.domain)

@@ -26,7 +26,7 @@ def choose(
             ``metric_drop``, ``pick``; ``unmeasured``: where no device
             could be measured, the target's precisions in its order of preference.
         inputs: Per candidate ``build:ID``, ``parity:ID``, ``val:ID``, ``profile:ID`` (but for a
-            choice without measurement); and ``student``.
+            choice without measurement), ``check:ID`` where the backend has one; ``student``.
         out: Gets the folders ``shipped``, ``fp32`` and, where one exists, ``reduced``.
         emit: Progress.
 
@@ -82,6 +82,8 @@ def _row(
     timed = inputs.get(f"profile:{identity}")
     latency = facts(timed)["latency"] if timed else None
     value = val["metrics"][val["primary"]]["value"]
+    checked = inputs.get(f"check:{identity}")
+    refused = facts(checked)["why"] if checked else []
     best = goal["metrics"][goal["primary"]]["value"]
     sign = 1 if goal["higher_is_better"] else -1
     loss = sign * (best - value) / abs(best)
@@ -96,7 +98,7 @@ def _row(
         "bytes": built["bytes"],
         "min_cosine": parity["min_cosine"],
         "status": parity["status"],
-        "why": _why(parity, loss, drop),
+        "why": "; ".join(refused) or _why(parity, loss, drop),
     }
 
 

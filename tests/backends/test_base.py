@@ -52,7 +52,7 @@ def test_int8_without_vnni_keeps_one_bit_free():
     }
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tensorrt"])
 def test_every_candidate_is_plain_and_has_a_policy(name):
     module = sys.modules[type(backend(name)).__module__]
     for candidate in backend(name).candidates(ALL, VNNI):
@@ -86,13 +86,13 @@ def test_backend_of_another_package(monkeypatch):
         "broken": EntryPoint("broken", "no_such_module:BACKEND", base.GROUP),
     }
     monkeypatch.setattr(base, "_entry_points", lambda: points)
-    assert backends() == ["onnxruntime", "openvino", "broken", "theirs"]
+    assert backends() == ["onnxruntime", "openvino", "tensorrt", "broken", "theirs"]
     assert backend("theirs").name == "onnxruntime"
     with pytest.raises(SetupError, match="'broken' cannot be loaded"):
         backend("broken")
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tensorrt"])
 def test_missing_toolchain_says_what_to_install(name, monkeypatch, tmp_path):
     module = sys.modules[type(backend(name)).__module__]
     monkeypatch.setattr(module, "installed", lambda module: False)

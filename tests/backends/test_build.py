@@ -44,7 +44,8 @@ def test_builds_and_runs_through_the_agent(name, built, feeds, wanted, cosines):
     assert bool(facts["quantised_ops"]) == (candidate.precision == "int8")
     with Agent() as agent:
         try:
-            agent.load(facts["runtime"], folder / facts["main"], threads=1, **facts["options"])
+            runs = facts.get("proxy") or facts
+            agent.load(runs["runtime"], folder / facts["main"], threads=1, **runs["options"])
         except SetupError:
             pytest.skip("this processor lacks the precision")
         outputs = agent.run(feeds, batch=1)
