@@ -21,6 +21,7 @@ SHOWN = 20
 """Most unreadable images that are named."""
 EMBEDDED = {
     "icons": "few-shot and plain classification; shipped with edgekd",
+    "homes": "a year of load and solar generation of 15 homes; shipped with edgekd",
     "simflight": "simulated flights with faults; base flights shipped, the rest computed",
 }
 
@@ -65,7 +66,7 @@ def _needed() -> Iterator[tuple[str, str]]:
 @click.option(
     "--package",
     type=click.Path(exists=True, path_type=Path),
-    help="icons: the npm package @iconify/json, packed or not; without it npm fetches it.",
+    help="icons: the npm package @iconify/json; homes: the wheel of citylearn; else fetched.",
 )
 @click.option("--bases", type=int, default=65, show_default=True, help="simflight: base flights.")
 @click.option("--jobs", type=int, default=1, show_default=True, help="simflight: processes.")
@@ -77,6 +78,7 @@ def _needed() -> Iterator[tuple[str, str]]:
 @json_output
 def build(name: str, package: Path | None, bases: int, jobs: int, out: Path | None) -> None:
     """Build an embedded set again, from its pinned source or simulator."""
+    from edgekd.data.battery.build import build_homes
     from edgekd.data.build_icons import build_icons
     from edgekd.data.flight.build import build_bases
 
@@ -87,6 +89,8 @@ def build(name: str, package: Path | None, bases: int, jobs: int, out: Path | No
 
     if name == "icons":
         facts = build_icons(package, folder, tell)
+    elif name == "homes":
+        facts = build_homes(package, folder, tell)
     else:
         facts = build_bases(folder, bases=bases, jobs=jobs, emit=tell)
     if current().json:

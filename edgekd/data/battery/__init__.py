@@ -1,0 +1,1 @@
+"""Measured load and generation of homes, and prices: loaders of users' files, embedded default."""
