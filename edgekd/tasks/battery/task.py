@@ -1,0 +1,215 @@
+"""The closed-loop task: money, and what became of the possible saving."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.errors import DataError
+from edgekd.events import Emit, Progress, silent
+from edgekd.tasks.base import Model, Score, State, interval
+from edgekd.tasks.battery import plan
+from edgekd.tasks.battery.data import Battery, Judged
+from edgekd.tasks.battery.loop import Contract, World, drive, plant_of
+from edgekd.tasks.battery.plan import Planner, Policy, simulate
+from edgekd.tasks.reference import Reference, timed
+
+Floats = NDArray[np.float64]
+
+PRIMARY = "score"
+TOP_UPS = (1, 2, 3, 4, 6)
+QUANTILES = ((0.05, 0.3), (0.05, 0.5), (0.2, 0.5))
+"""What the price-aware rules may be set to; validation data decides."""
+
+
+def closed_loop(*, target: float = 0.0) -> ClosedLoop:
+    """Build the task.
+
+    Args:
+        target: Return asked for a day; 0 for the contract's.
+    """
+    return ClosedLoop(target)
+
+
+@dataclass(frozen=True)
+class ClosedLoop:
+    """A network controls every home of a split for 28 days, one call a step.
+
+    ``score`` is (cost without battery − cost) / (cost without battery − least possible cost), of
+    the means over homes and periods: 0 is no battery, 1 knows everything in advance.
+
+    Attributes:
+        target: See `closed_loop`.
+    """
+
+    target: float
+
+    def fit(self, model: Model, data: Battery) -> State:
+        """The contract, as arrays: what the controller on a device must know."""
+        return {name: np.asarray(value) for name, value in data.contract.plain().items()}
+
+    def score(
+        self, model: Model, data: Battery, split: str, state: State, emit: Emit = silent
+    ) -> Score:
+        """Run the closed loop.
+
+        Raises:
+            DataError: Nothing can be saved in this split.
+        """
+        judged: Judged = getattr(data, split)
+        contract, world = contract_of(state), judged.world
+        target = np.full(world.homes, self.target) if self.target else None
+        happened = drive(_counted(model, world, split, emit), contract, world, target=target)
+        return score_of(happened, judged, data.homes.money)
+
+    def references(self, data: Battery, split: str, emit: Emit = silent) -> Iterator[Reference]:
+        """The field's rules, planners and bounds on one split."""
+        judged: Judged = getattr(data, split)
+        money, world, horizon = data.homes.money, judged.world, data.setup.horizon
+
+        def row(name: str, label: str, policy: Policy, **more: Any) -> Reference:
+            return Reference(name, label, score_of(simulate(policy, world), judged, money), **more)
+
+        def rule(name: str, label: str, make: Callable[[World], Policy], **more: Any) -> Reference:
+            one = _one(world)
+            policy, battery = make(one), plant_of(one)
+            latency = timed(lambda: battery.clamp(policy(0, battery)))
+            return row(name, label, make(world), latency=latency, **more)
+
+        yield row("idle", "no battery", lambda i, plant: np.zeros(world.homes))
+        yield rule(
+            "rule", "self-consumption rule", plan.self_consumption,
+            code_bytes=_source(plan.self_consumption),
+        )  # fmt: skip
+        name, make, code = price_rule(data)
+        yield rule("price", f"price-aware rule ({name})", make, knows="tariff", code_bytes=code)
+        for kind, label, knows in PLANNERS:
+            ahead = _scenarios(kind, judged)
+            end = np.full(world.homes, data.end * data.contract.price_mean)
+            policy = Planner(world, horizon, end, scenarios=ahead)
+            yield row(
+                f"mpc-{kind}", label, policy, knows=knows, code_bytes=_source(Planner),
+                latency=_plan_latency(judged, kind, horizon, end),
+            )  # fmt: skip
+        actions = np.stack([found["action"] for found in judged.optimum])
+        yield row("optimum", "optimum (linear programme)", lambda i, plant: actions[:, i],
+                  knows="the whole future")  # fmt: skip
+
+
+PLANNERS = (
+    ("mean7", "MPC, mean of 7 days", "tariff, 7 days of meter data"),
+    ("scenarios", "MPC, 7 days as scenarios", "tariff, 7 days of meter data"),
+    ("perfect", "MPC, perfect forecast", "tariff, the future load and generation"),
+)
+
+
+def price_rule(data: Battery) -> tuple[str, Callable[[World], Policy], int]:
+    """The price-aware rule that does best on validation data: name, maker, size of its code."""
+    horizon, val = data.setup.horizon, data.val
+    options: dict[str, Callable[[World], Policy]] = {}
+    for ahead in TOP_UPS:
+        name = f"fills up {ahead} steps before a rise"
+        options[name] = partial(plan.price_top_up, horizon=horizon, ahead=ahead)
+    for buy, sell in QUANTILES:
+        name = f"buys below quantile {buy:g}, sells above {sell:g}"
+        options[name] = partial(plan.price_quantile, horizon=horizon, buy=buy, sell=sell)
+    costs = {
+        name: float(simulate(make(val.world), val.world)["cost"].sum())
+        for name, make in options.items()
+    }
+    best = min(costs, key=lambda name: (costs[name], name))
+    rule = plan.price_top_up if best.startswith("fills") else plan.price_quantile
+    return best, options[best], _source(rule)
+
+
+def contract_of(state: Mapping[str, NDArray[Any]]) -> Contract:
+    """Read back what `ClosedLoop.fit` gave."""
+    return Contract(**{name: state[name].item() for name in Contract.__dataclass_fields__})
+
+
+def score_of(happened: Mapping[str, NDArray[Any]], judged: Judged, money: str) -> Score:
+    """Turn what happened into metrics, a value for each home and period.
+
+    Args:
+        happened: See `edgekd.tasks.battery.loop.roll`.
+        judged: The split.
+        money: Unit of the cost.
+
+    Raises:
+        DataError: Nothing can be saved.
+    """
+    world = judged.world
+    possible = float((judged.idle - judged.best).mean())
+    if possible <= 0:
+        raise DataError(
+            "a battery saves nothing in these homes and periods",
+            hint="check prices, feed-in tariff and efficiency",
+        )
+    cost, grid, action = happened["cost"].sum(1), happened["grid"], happened["action"]
+    steps = slice(0, world.steps)
+    pv, load = world.pv[:, steps].sum(1), world.load[:, steps].sum(1)
+    exported, imported = np.maximum(-grid, 0).sum(1), np.maximum(grid, 0).sum(1)
+    units = {
+        PRIMARY: (judged.idle - cost) / possible,
+        "cost": cost,
+        "self-consumption": 1 - exported / np.maximum(pv, 1e-9),
+        "autarky": 1 - imported / np.maximum(load, 1e-9),
+        "cycles": np.maximum(-action, 0).sum(1) / world.discharge / world.capacity,
+    }
+    metrics: dict[str, dict[str, Any]] = {n: dict(interval(v)) for n, v in units.items()}
+    metrics["cost"]["unit"] = money
+    for name in ("self-consumption", "autarky"):
+        metrics[name]["unit"] = "%"
+    if "failed" in happened:
+        metrics["fallbacks"] = {"value": float(happened["failed"].sum()), "n": len(cost)}
+    return Score(metrics, PRIMARY, units=units)
+
+
+def _counted(model: Model, world: World, split: str, emit: Emit) -> Model:
+    """Report progress once a day or so."""
+    progress, every = Progress(emit, f"closed loop ({split})", world.steps, "steps"), 24
+    calls = 0
+
+    def run(window: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls % every == 0:
+            progress.advance(every)
+        return model(window)
+
+    return run
+
+
+def _scenarios(kind: str, judged: Judged) -> Floats:
+    if kind == "mean7":
+        mean: Floats = judged.scenarios.mean(0)[None]
+        return mean
+    ahead: Floats = judged.scenarios if kind == "scenarios" else judged.world.net[None]
+    return ahead
+
+
+def _one(world: World) -> World:
+    """The first home alone."""
+    return replace(world, **{n: v[:1] for n, v in vars(world).items() if n != "steps"})
+
+
+def _plan_latency(judged: Judged, kind: str, horizon: int, end: Floats) -> dict[str, Any]:
+    """Time planning and deciding one step of one home."""
+    one, mine = _one(judged.world), _scenarios(kind, judged)[:, :1]
+    battery = plant_of(one)
+
+    def decide() -> Any:
+        planner = Planner(one, horizon, end[:1], scenarios=mine, first=12, count=1)
+        return planner(12, battery)
+
+    return timed(decide)
+
+
+def _source(thing: Any) -> int:
+    return len(inspect.getsource(thing).encode())
