@@ -240,7 +240,7 @@ class Layer:
         Raises:
             UsageError: It could; C would be undefined.
         """
-        if (largest << max(shift, 0)) + (1 << max(-shift, 0)) >= 2**31:
+        if largest + (1 << max(-shift, 0)) >= 2**31:
             raise self.refuse(
                 f"{what} can reach {largest}, which leaves 32 bits when rescaled",
                 "make the layer narrower, or calibrate on data that fills its output's range",

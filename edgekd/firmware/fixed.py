@@ -54,7 +54,7 @@ def shift_right(value: Any, bits: Any) -> Integers:
 
 
 def rescale(value: Any, multiplier: Any, shift: Any) -> Integers:
-    """Multiply 32-bit sums by a factor.
+    """Multiply 32-bit sums by a factor; what a shift to the left takes out of 32 bits saturates.
 
     Args:
         value: Sums.
@@ -62,12 +62,13 @@ def rescale(value: Any, multiplier: Any, shift: Any) -> Integers:
         shift: Of the factor; positive is to the left.
 
     Raises:
-        OverflowError: A value leaves 32 bits on its way, where C would be undefined.
+        OverflowError: A value is not of 32 bits: C would be undefined.
     """
-    shift = np.asarray(shift, np.int64)
-    left = np.asarray(value, np.int64) << np.maximum(shift, 0)
-    if left.size and (left.max() >= 2**31 or left.min() < -(2**31)):
+    value, shift = np.asarray(value, np.int64), np.asarray(shift, np.int64)
+    if value.size and (value.max() >= 2**31 or value.min() < -(2**31)):
         raise OverflowError("a sum leaves 32 bits")
+    most = np.where(shift >= 0, _ONE >> np.maximum(shift, 0), 2**31)
+    left = np.clip(value, -most, most) << np.maximum(shift, 0)
     return shift_right(high_product(left, multiplier), np.maximum(-shift, 0))
 
 

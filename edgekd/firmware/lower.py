@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from edgekd.firmware.building import Building, Layer
 from edgekd.firmware.graph import Graph
+from edgekd.firmware.islands import close_islands
 from edgekd.firmware.program import Program
 from edgekd.firmware.rules import elementwise, layout, products
 
@@ -33,7 +34,7 @@ _REMEDIES = {
 
 def unsupported(graph: Graph) -> list[str]:
     """Return the operator types of a graph that cannot become C, in order of appearance."""
-    kinds = dict.fromkeys(operator.kind for operator in graph.operators)
+    kinds = dict.fromkeys(operator.kind for operator in close_islands(graph).operators)
     return [kind for kind in kinds if kind not in SUPPORTED]
 
 
@@ -43,6 +44,7 @@ def lower(graph: Graph) -> Program:
     Raises:
         UsageError: An operator, a type or a size is not supported; with layer and remedy.
     """
+    graph = close_islands(graph)
     building = Building(graph)
     for operator in graph.operators:
         layer = Layer(building, operator)

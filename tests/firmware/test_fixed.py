@@ -72,7 +72,12 @@ def test_wide_sums_keep_fifteen_bits_of_the_factor(value, factor):
 
 def test_a_sum_that_leaves_32_bits_is_refused():
     with pytest.raises(OverflowError):
-        rescale(2**30, 2**30, 2)
+        rescale(2**31, 2**30, 0)
+
+
+def test_shifting_to_the_left_saturates():
+    assert int(rescale(2**30, 2**30, 2)) == 2**30 - 2
+    assert int(rescale(-(2**30), 2**30, 2)) == -(2**30) + 2
 
 
 def test_exp_and_reciprocal_are_those_of_the_reals():

@@ -77,8 +77,9 @@ def test_a_batch_is_refused():
 def test_sums_that_could_leave_32_bits_are_refused():
     net = Net()
     x = net.feed(1, 4)
-    weights = net.constant(np.full((2, 4), 127, np.int8), np.float32(1e6))
-    net.output(net.op("FULLY_CONNECTED", [x, weights], net.tensor((1, 2), "int8", 1e-4)))
+    weights = net.constant(np.full((2, 4), 127, np.int8), np.float32(0.01))
+    bias = net.constant(np.full(2, 2**31 - 1, np.int32), np.float32(0.001))
+    net.output(net.op("FULLY_CONNECTED", [x, weights, bias], net.tensor((1, 2), "int8", 0.1)))
     assert "leaves 32 bits" in refused(net).what
 
 
@@ -142,3 +143,30 @@ def test_the_set_of_operators_is_known():
     assert len(SUPPORTED) == len(set(SUPPORTED))
     assert {"CONV_2D", "BATCH_MATMUL", "SOFTMAX", "RSQRT"} <= set(SUPPORTED)
     assert callable(lower)
+
+
+def test_an_island_of_float_between_two_conversions_is_closed():
+    """The quantiser's 16-bit recipe leaves SQUARED_DIFFERENCE in floating point."""
+    net = Net(dtype="int16")
+    x = net.feed(1, 4)
+    middle = net.mean(x, [1])
+    real = (net.real[x] - net.real[middle]) ** 2
+    inside = [
+        net.op("DEQUANTIZE", [index], net.tensor(net.shape(index), "float32"))
+        for index in (x, middle)
+    ]
+    square = net.op("SQUARED_DIFFERENCE", inside, net.tensor((1, 4), "float32"))
+    net.output(net.op("QUANTIZE", [square], net.quantised(real)))
+    program = programmed(net.bytes())
+    assert [type(step) for step in program.steps] == [p.Mean, p.Binary]
+    assert program.operators == {"MEAN": 1, "SQUARED_DIFFERENCE": 1}
+
+
+def test_a_larger_island_is_refused():
+    net = Net(dtype="int16")
+    x = net.feed(1, 4)
+    out = net.op("DEQUANTIZE", [x], net.tensor((1, 4), "float32"))
+    for _ in range(2):
+        out = net.op("TANH", [out], net.tensor((1, 4), "float32"))
+    net.output(net.op("QUANTIZE", [out], net.quantised(net.real[x])))
+    assert "floating point" in refused(net).what

@@ -74,11 +74,16 @@ typedef struct {
   int32_t in_h, in_w, channels, out_h, out_w, step_y, step_x, half_pixel;
 } ekd_resize_t;
 
-/* x * multiplier * 2^(shift - 31): rounded half up at bit 31, then half away from zero. */
+static inline int32_t ekd_clamp(int32_t value, int32_t low, int32_t high) {
+  return value < low ? low : value > high ? high : value;
+}
+
+/* x * multiplier * 2^(shift - 31): rounded half up at bit 31, then half away from zero. Values
+   that a shift to the left takes out of 32 bits saturate, as the output does anyway. */
 static inline int32_t ekd_scale(int32_t x, int32_t multiplier, int32_t shift) {
   int32_t high;
   if (shift >= 0) {
-    x = (int32_t)((uint32_t)x << shift);
+    x = (int32_t)((uint32_t)ekd_clamp(x, -(INT32_MAX >> shift), INT32_MAX >> shift) << shift);
     return (int32_t)(((int64_t)x * multiplier + (1 << 30)) >> 31);
   }
   high = (int32_t)(((int64_t)x * multiplier + (1 << 30)) >> 31);
@@ -88,10 +93,6 @@ static inline int32_t ekd_scale(int32_t x, int32_t multiplier, int32_t shift) {
 /* The same for sums of 48 bits, with a multiplier of 16 bits. */
 static inline int32_t ekd_scale_wide(int64_t x, int32_t multiplier, int32_t shift) {
   return (int32_t)((x * multiplier + ((int64_t)1 << (14 - shift))) >> (15 - shift));
-}
-
-static inline int32_t ekd_clamp(int32_t value, int32_t low, int32_t high) {
-  return value < low ? low : value > high ? high : value;
 }
 
 static inline int32_t ekd_leading_zeros(uint32_t value) {

@@ -111,7 +111,7 @@ def _check_binary(layer: Layer, kind: Kind, dtype: Element, bits: int, factors: 
         layer.check_sum(span * span, factors[2][1], "a product")
         return
     layer.check_sum(span << bits, 0, "an operand")
-    reach = span << bits  # each operand is brought to at most half of its range
+    reach = span << bits  # of two operands, each brought to at most half of its range
     layer.check_sum(reach**2 if kind == "sqdiff" else reach, factors[2][1], "a result")
 
 

@@ -118,9 +118,12 @@ def _check_reach(
     if dtype == "int8":
         for largest, bits in zip(reach, shift, strict=True):
             layer.check_sum(int(largest), int(bits), "a sum of products")
-    elif int(reach.max(initial=0)) >= 2**47 or int(shift.max(initial=0)) > 7:
+    elif any(
+        int(sums) >= 2**47 or sums * 2.0 ** int(bits) >= 2**31
+        for sums, bits in zip(reach, shift, strict=True)
+    ):
         raise layer.refuse(
-            "a sum of products can leave 48 bits",
+            "a sum of products can leave 48 bits, or 32 when rescaled",
             "calibrate on data that fills the output's range",
         )
 
@@ -281,8 +284,10 @@ def _check_matmul(
     if dtype == "int8":
         reach = math.prod(128 + abs(tensor.zero_point) for tensor in operands)
         layer.check_sum(depth * reach, shift, "a sum of products")
-    elif depth * 2**30 >= 2**47 or shift > 7:
-        raise layer.refuse("a sum of products can leave 48 bits", "multiply smaller matrices")
+    elif depth * 2**30 >= 2**47 or depth * 2.0 ** (30 + shift) >= 2**31:
+        raise layer.refuse(
+            "a sum of products can leave 48 bits, or 32 when rescaled", "multiply smaller matrices"
+        )
 
 
 RULES: Mapping[str, Callable[[Layer], None]] = {
