@@ -325,6 +325,8 @@ def _files(
 
     from edgekd.data.show import load_examples
     from edgekd.report import render_report
+    from edgekd.spec import plain
+    from edgekd.tasks.open import open_task
 
     shipped = walk.whole(f"choose:{target.name}").path / "shipped"
     files: dict[str, Path | bytes] = {
@@ -339,7 +341,8 @@ def _files(
     files["golden.npz"] = scratch / "golden.npz"
     if manifest["state"]:
         files["state.npz"] = walk.whole("distill").path / "state.npz"
-        files["enroll.py"] = Path(__file__).parent / "tasks" / "enroll.py"
+        task = open_task(plain(walk.recipe.task), steps.base_of(walk.recipe))
+        files |= getattr(task, "companions", dict)()
     exported = walk.done["export"].path
     examples = load_examples(exported / "examples.npz")
     if examples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from edgekd.artefact import open_artefact
 from edgekd.spec import Metric, Recipe, digest, plain
-from edgekd.steps import installed
+from edgekd.steps import REFERENCES, installed
 from edgekd.store import Entry
 from edgekd.target import Target
 from edgekd.tasks.base import paired
@@ -152,8 +152,8 @@ def _row(evidence: Evidence, step: str, label: str, kind: str) -> dict[str, Any]
 def network_rows(evidence: Evidence) -> list[dict[str, Any]]:
     """Rows of the trivial baseline and of every torch network."""
     score = evidence.facts("test:trivial")
-    rows: list[dict[str, Any]] = []
-    if not isinstance(evidence.recipe.task, Metric):
+    rows = reference_rows(evidence)
+    if not rows and not isinstance(evidence.recipe.task, Metric):
         rows.append(
             {
                 "id": "trivial",
@@ -179,6 +179,31 @@ def network_rows(evidence: Evidence) -> list[dict[str, Any]]:
     rows.append(_row(evidence, "control", f"{student}, from scratch (control)", "control"))
     rows.append(_row(evidence, "distill", f"{student}, distilled (torch)", "student"))
     return rows
+
+
+def reference_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """Rows of rules, planners and bounds, where the recipe has any; timed on this machine."""
+    if REFERENCES not in evidence.done:
+        return []
+    absent = evidence.absent and {"not_run": evidence.no_device}
+    return [
+        {
+            "id": f"reference:{row['name']}",
+            "label": row["label"],
+            "kind": "bound" if row["bound"] else "trivial",
+            "runtime": "numpy",
+            "precision": "fp64",
+            "params": None,
+            "macs": None,
+            "file_bytes": row["code_bytes"],
+            "metrics": row["metrics"],
+            "primary": row["primary"],
+            "latency": absent or row["latency"],
+            "knows": row["knows"],
+            "shipped": False,
+        }
+        for row in evidence.facts(REFERENCES)["rows"]
+    ]
 
 
 def artefact_rows(evidence: Evidence) -> list[dict[str, Any]]:
@@ -225,7 +250,23 @@ def gains(evidence: Evidence) -> dict[str, Any]:
     for name, (a, b) in pairs.items():
         first, second = evidence.units(f"test:{a}"), evidence.units(f"test:{b}")
         result[name] = {metric: paired(first[metric], second[metric]) for metric in first}
-    return result
+    return result | _against_references(evidence, evidence.units(f"test:{picked}"))
+
+
+def _against_references(evidence: Evidence, shipped: Mapping[str, Any]) -> dict[str, Any]:
+    """Paired differences: what ships − each rule or planner that could ship instead."""
+    if REFERENCES not in evidence.done:
+        return {}
+    units = evidence.units(REFERENCES)
+    return {
+        f"shipped − {row['label']}": {
+            metric: paired(values, units[f"{row['name']}:{metric}"])
+            for metric, values in shipped.items()
+            if f"{row['name']}:{metric}" in units
+        }
+        for row in evidence.facts(REFERENCES)["rows"]
+        if not row["bound"]
+    }
 
 
 def parities(evidence: Evidence) -> list[dict[str, Any]]:
@@ -351,12 +392,14 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     student = by_id["distill"]["metrics"][primary]["value"]
     for row in rows:
         better = sign * (row["metrics"][primary]["value"] - student) > 0
-        if row["kind"] in ("trivial", "baseline", "control") and better:
+        told = row["id"].startswith("reference:")
+        if row["kind"] in ("trivial", "baseline", "control") and better and not told:
             found.append(f"{row['label']} beats the distilled student on {primary}.")
     ran = evidence.facts("teacher")["val"]["metrics"][primary]["value"]
     control = evidence.facts("control")["val"]["metrics"][primary]["value"]
     if sign * (ran - control) <= 0:
         found.append("The teacher is not better than the control on validation data.")
+    found += _reference_claims(rows, primary, sign)
     found += _reduced_claims(evidence, by_id)
     if evidence.recipe.distill_data == "external":
         found.append(LEAK)
@@ -370,6 +413,41 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
             " the choice among candidates is unmeasured."
         )
     return [*found, *evidence.recipe.notes]
+
+
+def _reference_claims(rows: Sequence[Mapping[str, Any]], primary: str, sign: int) -> Iterator[str]:
+    """What a rule or a planner does, and costs, beside the network that ships."""
+    shipped = next(row for row in rows if row["shipped"])
+    for row in rows:
+        if not row["id"].startswith("reference:") or row["kind"] == "bound":
+            continue
+        if "not_run" in row["latency"]:
+            continue
+        value, mine = (r["metrics"][primary]["value"] for r in (row, shipped))
+        text = (
+            f"{row['label']}: {primary} {value:.3f} (shipped network {mine:.3f}),"
+            f" {row['latency']['cpu_ms']['p50']:.2g} ms of processor time a decision in numpy,"
+            f" {row['file_bytes']} bytes of code"
+        )
+        text += f"; it must know {row['knows']}" if row["knows"] else ""
+        if sign * (value - mine) >= 0:
+            ratio = _cost_ratio(row, shipped)
+            text += (
+                ". It is the better product here."
+                if ratio is None or ratio <= 1
+                else f". It is the better controller; the network buys {ratio:.0f}× less compute."
+            )
+        else:
+            text += "."
+        yield text
+
+
+def _cost_ratio(row: Mapping[str, Any], shipped: Mapping[str, Any]) -> float | None:
+    """Processor time of a reference over that of what ships."""
+    if "not_run" in shipped["latency"]:
+        return None
+    ratio: float = row["latency"]["cpu_ms"]["p50"] / shipped["latency"]["cpu_ms"]["p50"]
+    return ratio
 
 
 def _gain_claim(gain: Mapping[str, float] | None, primary: str, sign: int) -> str:

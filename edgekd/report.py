@@ -264,7 +264,7 @@ def _latencies(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _skipped(row: Row) -> bool:
-    return "not_run" in row["latency"] and row["kind"] != "trivial"
+    return "not_run" in row["latency"] and row["kind"] not in ("trivial", "bound")
 
 
 def _latency_line(row: Row, axis: _Axis) -> dict[str, Any]:

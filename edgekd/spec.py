@@ -110,12 +110,16 @@ class Train:
             map-style dataset with ``take(indices)`` (samples as the recipe's data gives them) and
             ``labels`` (what the expert does there, of the kind and shape of the recipe's labels).
             The teacher's outputs there are computed on the spot, never read from the cache, and
-            the samples are shown as they are, without ``augment``. The control has no rollouts.
+            the samples are shown as they are, without ``augment``. Networks without teacher
+            have no rollouts, unless ``expert``.
         rounds: How many rollouts there are. The epochs are divided into ``rounds`` + 1 parts; the
             first trains on the data alone, every other one begins with a rollout. All rollouts
             so far are kept (as in DAgger, arXiv 1011.0686).
         on_policy: Share of every batch that comes from rollouts in the last part; it rises
             linearly from 0 (λ of arXiv 2306.13649). The number of steps is the same as without.
+        expert: Whether the labels of a rollout come from an expert that is no network. Then
+            teacher, control and baselines have their own rollouts too, and what the student gains
+            over the control is the teacher's doing alone.
     """
 
     epochs: int
@@ -132,6 +136,7 @@ class Train:
     rollout: Call | None = None
     rounds: int = 0
     on_policy: float = 1.0
+    expert: bool = False
 
 
 @dataclass(frozen=True)
@@ -243,6 +248,9 @@ class Recipe:
             the data or the teacher may have seen them (flagged in the report).
         metric_drop: Largest relative loss of the task metric that an artefact may have.
         notes: Sentences for the report.
+        references: Function giving rows of the table that are no networks: ``call(data, split,
+            emit)`` returns `edgekd.tasks.reference.Reference`s. They take the place of the task's
+            trivial model in the table.
     """
 
     name: str
@@ -263,6 +271,7 @@ class Recipe:
     distill_data: Literal["base", "external"] = "base"
     metric_drop: float = 0.01
     notes: tuple[str, ...] = ()
+    references: Call | None = None
 
 
 def rebuild(kind: Any, value: Json) -> Any:

@@ -96,10 +96,11 @@ def shared(recipe: Recipe) -> list[Step]:
 
 
 def _alone(recipe: Recipe, network: Network, train: Train) -> dict[str, Json]:
-    """A training without teacher: no terms that need one, no rollouts that it labels."""
+    """A training without teacher: no terms that need one, no rollouts unless an expert labels."""
+    own = train if train.expert else replace(train, rollout=None, rounds=0)
     return {
         "network": plain(network),
-        "train": plain(replace(train, rollout=None, rounds=0)),
+        "train": plain(own),
         "objective": plain(recipe.objective.without_teacher()),
     }
 
@@ -126,6 +127,7 @@ def _teacher(recipe: Recipe, judged: Mapping[str, Json], files: tuple[Path, ...]
 PARTS = ("build", "parity", "val", "profile")
 """What is done with every candidate."""
 NETWORKS = ("teacher", "control", "distill")
+REFERENCES = "test:references"
 
 
 def networks(recipe: Recipe) -> list[str]:
@@ -138,6 +140,12 @@ def scored(recipe: Recipe) -> list[Step]:
     files = tuple(base_of(recipe) / f for f in recipe.files)
     test = {"data": plain(recipe.data), "task": plain(recipe.task), "split": "test"}
     steps = [Step("test:trivial", stage("score.trivial"), test, {}, files, ("numpy",))]
+    if recipe.references is not None:
+        spec = {"data": test["data"], "references": plain(recipe.references), "split": "test"}
+        packages = ("numpy", "scipy")
+        steps.append(
+            Step(REFERENCES, stage("score.references"), spec, {}, files, packages, measured=True)
+        )
     for name in networks(recipe):
         inputs = {"artefact": name, "state": name}
         steps.append(Step(f"test:{name}", stage("score"), test, inputs, files, EXPORT))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekd.calls import invoke
+from edgekd.models.shipped import shipped
 from edgekd.spec import Call, Input, plain
 
 MAIN = "network.json"
@@ -73,7 +74,7 @@ class Session:
         spec = json.loads(model.read_text())["input"]
         self._name = spec["name"]
         network, _ = load_network(model.parent, Path(options["base"]))
-        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = shipped(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.inputs = [{"name": self._name, "shape": [None, *spec["shape"]], "dtype": "float32"}]
         self.outputs = [{"name": "output", "shape": [None, None], "dtype": "float32"}]
         self.effective = {"threads": threads, "torch": torch.__version__}

@@ -93,7 +93,7 @@ _ROW = record(
     {
         "id": text,
         "label": text,
-        "kind": choice("trivial", "baseline", "teacher", "control", "student", "artefact"),
+        "kind": choice("trivial", "baseline", "teacher", "control", "student", "artefact", "bound"),
         "runtime": text,
         "precision": text,
         "params": maybe(count),

@@ -23,6 +23,7 @@ _WHAT = {
     "model/runner/contract.h": "names, shapes and preparation of the tensors, for the runner",
     "model/runner/golden/input.bin": "golden inputs, little-endian",
     "model/runner/golden/output.bin": "golden outputs, little-endian float32",
+    "controller.py": "battery: builds what the network sees and guards it; needs numpy alone",
     "enroll.py": "few-shot: learn new classes from a few examples; needs numpy alone",
 }
 
@@ -166,7 +167,8 @@ def _snippet(manifest: Manifest, names: set[str]) -> str:
         run,
         f'print(np.abs(outputs - golden["output:{output}"]).max())',
     ]
-    return "\n".join(lines + _few_shot(manifest, names)) + "\n"
+    more = _few_shot(manifest, names) + _controller(manifest, names, output)
+    return "\n".join(lines + more) + "\n"
 
 
 def _few_shot(manifest: Manifest, names: set[str]) -> list[str]:
@@ -180,6 +182,24 @@ def _few_shot(manifest: Manifest, names: set[str]) -> list[str]:
         'enroller.enroll("first", outputs[:1])  # one example makes a class',
         'enroller.enroll("second", outputs[1:2])',
         "print(enroller.classify(outputs[:8]))",
+    ]
+
+
+def _controller(manifest: Manifest, names: set[str], output: str) -> list[str]:
+    state = manifest.get("state")
+    if not state or "controller.py" not in names:
+        return []
+    name = manifest["io"]["inputs"][0]["name"]
+    return [
+        "",
+        "from controller import Contract, Controller",
+        f'contract = Contract.of(np.load("{state["file"]}"))',
+        "controller = Controller(",
+        f'    lambda window: golden["output:{output}"][:1],  # here the model, fed {name}=window',
+        "    contract, capacity=6.4, power=5.0, charge=0.95, discharge=0.95, feed_in=0.05,",
+        ")",
+        "prices = np.full(contract.horizon, 0.3)  # of this step and the next",
+        "print(controller.step(net=0.8, soe=3.1, prices=prices, time=0.5), 'kWh')",
     ]
 
 

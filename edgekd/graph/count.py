@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgekd.models.shipped import shipped
+
 
 def count_params(model: nn.Module) -> int:
     """Return the number of parameters, those shared between modules counted once."""
@@ -17,7 +19,7 @@ def count_params(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, shape: Sequence[int]) -> int:
-    """Return the multiply-accumulates of one sample.
+    """Return the multiply-accumulates of one sample, of what ships of the network.
 
     Matrix products and convolutions count, also those inside attention and recurrent layers;
     elementwise operations do not.
@@ -26,6 +28,7 @@ def count_macs(model: nn.Module, shape: Sequence[int]) -> int:
         model: The network; its mode is left as it was.
         shape: One sample, without the batch axis.
     """
+    model = shipped(model)
     first = next(model.parameters(), torch.empty(0))
     sample = torch.zeros((1, *shape), dtype=first.dtype, device=first.device)
     counter = FlopCounterMode(display=False)

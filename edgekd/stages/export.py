@@ -17,6 +17,7 @@ from edgekd.distill.views import Prepare, as_tensor
 from edgekd.events import Emit
 from edgekd.graph.export import export_onnx
 from edgekd.inputs import prepare, save_arrays
+from edgekd.models.shipped import shipped
 from edgekd.quant.calibrate import calibration_indices, check_calibration
 from edgekd.spec import Call, Input, plain, rebuild
 from edgekd.tasks.base import labels_of
@@ -45,7 +46,7 @@ def export(
         StageError: A pass changed what the network computes; it is named.
     """
     base, contract = Path(spec["base"]), rebuild(Input, spec["input"])
-    model, _ = load_network(inputs["network"], base)
+    model = shipped(load_network(inputs["network"], base)[0])
     data = invoke(Call(**spec["data"]), base)
     wanted = plain(contract)
     rows = calibration_indices(labels_of(data.val), GOLDEN, spec["seed"])

@@ -14,6 +14,7 @@ from edgekd.events import Emit
 from edgekd.inputs import save_arrays
 from edgekd.spec import Call
 from edgekd.tasks.open import open_task
+from edgekd.tasks.reference import Reference
 
 RAW = "nearest class mean on raw pixels"
 
@@ -65,6 +66,30 @@ def trivial(
     result = task.score(model, data, spec["split"], state, emit)
     save_arrays(out / "units.npz", result.units)
     return result.facts() | {"label": label}
+
+
+def references(
+    spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit
+) -> dict[str, Any]:
+    """Score what is no network: rules, planners, bounds; and time those that decide.
+
+    Args:
+        spec: ``references``, ``data``, ``split``, ``base``.
+        inputs: None.
+        out: Gets ``units.npz``: arrays ``reference:metric``.
+        emit: Progress.
+
+    Returns:
+        ``rows``: name, label, metrics, primary, what it must know, size of its code, latency.
+    """
+    base = Path(spec["base"])
+    data = invoke(Call(**spec["data"]), base)
+    found: list[Reference] = list(
+        invoke(Call(**spec["references"]), base, data=data, split=spec["split"], emit=emit)
+    )
+    units = {f"{r.name}:{m}": v for r in found for m, v in r.score.units.items()}
+    save_arrays(out / "units.npz", units)
+    return {"rows": [one.facts() for one in found]}
 
 
 def _flat(raw: Any) -> Any:

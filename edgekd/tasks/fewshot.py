@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgekd.errors import DataError
 from edgekd.events import Emit, Progress, silent
+from edgekd.tasks import enroll
 from edgekd.tasks.base import CHUNK, Model, Score, State, interval, labels_of, outputs_of
 from edgekd.tasks.enroll import Enroller
 
@@ -44,6 +46,10 @@ class FewShot:
     query: int
     episodes: int
     seed: int
+
+    def companions(self) -> dict[str, Path]:
+        """Code that ships beside the state."""
+        return {"enroll.py": Path(enroll.__file__)}
 
     def fit(self, model: Model, data: Any) -> State:
         """Mean feature of the base (training) classes: ``base_mean`` (features,) float32."""

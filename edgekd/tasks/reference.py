@@ -19,10 +19,11 @@ class Reference:
     """One row of the table that is no network.
 
     Attributes:
-        name: Identity in steps and files: plain characters.
+        name: Identity in files: plain characters.
         label: How the report calls it.
         score: On the split that was asked for.
         knows: What it must know that a network need not, in a few words; empty for nothing.
+        bound: Whether it knows what nobody can, and so only bounds what is possible.
         code_bytes: Size of its code; None where it cannot run on a device.
         latency: As in a manifest's row; a dict with ``not_run`` where it decides nothing.
     """
@@ -31,8 +32,21 @@ class Reference:
     label: str
     score: Score
     knows: str = ""
+    bound: bool = False
     code_bytes: int | None = None
     latency: dict[str, Any] = field(default_factory=lambda: {"not_run": "decides nothing"})
+
+    def facts(self) -> dict[str, Any]:
+        """Return it as small JSON."""
+        return {
+            "name": self.name,
+            "label": self.label,
+            "knows": self.knows,
+            "bound": self.bound,
+            "code_bytes": self.code_bytes,
+            "latency": self.latency,
+            **self.score.facts(),
+        }
 
 
 def timed(decide: Callable[[], Any], *, runs: int = RUNS) -> dict[str, Any]:
@@ -62,4 +76,5 @@ def timed(decide: Callable[[], Any], *, runs: int = RUNS) -> dict[str, Any]:
         "load": None,
         "rss_mib": None,
         "n": runs,
+        "samples_ms": [round(float(value), 4) for value in wall],
     }

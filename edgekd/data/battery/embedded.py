@@ -20,6 +20,7 @@ from edgekd.errors import DataError
 __all__ = ["FILE", "embedded_homes"]
 
 FILE = Path(__file__).parent / "homes.npz"
+NOTICE = FILE.with_name("HOMES_LICENSE.md")
 NOTE = (
     "The embedded homes are 15 houses of one suburb and one year on a time-of-use tariff; a number"
     " measured on them is not a forecast for another place or tariff."

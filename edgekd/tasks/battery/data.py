@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edgekd.data.battery.embedded import NOTICE
 from edgekd.data.battery.homes import Homes
 from edgekd.data.battery.load import load_homes
 from edgekd.spec import canonical
@@ -27,6 +28,7 @@ from edgekd.tasks.battery.worlds import (
     PERIOD_DAYS,
     Place,
     Setup,
+    Stretch,
     judged,
     scenarios,
     trained,
@@ -36,8 +38,12 @@ from edgekd.tasks.battery.worlds import (
 
 __all__ = ["Battery", "Judged", "Windows", "battery", "rollout"]
 
-THIN = 4
+THIN = 8
 """Every so manieth step ends a window of the training data."""
+
+
+FEW_DAYS = 20
+"""Days of training data in a fast check."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +130,7 @@ class Battery:
         expert: See `edgekd.tasks.battery.expert.ground`.
         end: Same.
         supervised: See `Windows`.
-        few: Only the first stretch and two homes: for a fast check.
+        few: Two homes and 20 days: for a fast check.
     """
 
     homes: Homes
@@ -169,6 +175,7 @@ class Battery:
             "homes": len(self.homes.names),
             "days": self.homes.steps // self.homes.day,
             "windows": len(self.train),
+            "notices": [str(NOTICE)] if self.homes.source == "embedded homes" else [],
             "units": {"val": len(self.val.units), "test": len(self.test.units)},
         }
 
@@ -268,7 +275,8 @@ def _battery(arguments: str) -> Battery:
     setup = Setup(**{name: a[name] for name in names})
     stretches = trained(homes, setup, a["split"])
     if a["few"]:
-        stretches = stretches[:1]
+        first = stretches[0]
+        stretches = [Stretch(first.places[:2], min(first.steps, FEW_DAYS * homes.day))]
     grounds = tuple(ground(homes, setup, s, a["expert"], a["end"]) for s in stretches)
     known = np.concatenate([g.world.price[0] for g in grounds])
     mean, std = float(known.mean()), max(float(known.std()), 1e-6)

@@ -85,6 +85,11 @@ class Contract:
         """Return the contract as JSON."""
         return asdict(self)
 
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array]) -> Contract:
+        """Read the contract from ``state.npz``."""
+        return cls(**{name: arrays[name].item() for name in cls.__dataclass_fields__})
+
 
 def _field(start: int, width: int, name: str, unit: str, scaling: str) -> dict[str, Any]:
     return {"start": start, "width": width, "name": name, "unit": unit, "scaling": scaling}

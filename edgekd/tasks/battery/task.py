@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from edgekd.errors import DataError
 from edgekd.events import Emit, Progress, silent
 from edgekd.tasks.base import Model, Score, State, interval
-from edgekd.tasks.battery import plan
+from edgekd.tasks.battery import loop, plan
 from edgekd.tasks.battery.data import Battery, Judged
 from edgekd.tasks.battery.loop import Contract, World, drive, plant_of
 from edgekd.tasks.battery.plan import Planner, Policy, simulate
@@ -50,6 +51,14 @@ class ClosedLoop:
 
     target: float
 
+    def companions(self) -> dict[str, Path]:
+        """Code that ships beside the contract."""
+        return {"controller.py": Path(loop.__file__)}
+
+    def trivial(self, data: Battery) -> tuple[str, Model]:
+        """What no network at all would reach: the self-consumption rule."""
+        return "self-consumption rule", lambda window: np.zeros((len(window), 1))
+
     def fit(self, model: Model, data: Battery) -> State:
         """The contract, as arrays: what the controller on a device must know."""
         return {name: np.asarray(value) for name, value in data.contract.plain().items()}
@@ -63,43 +72,43 @@ class ClosedLoop:
             DataError: Nothing can be saved in this split.
         """
         judged: Judged = getattr(data, split)
-        contract, world = contract_of(state), judged.world
+        contract, world = Contract.of(state), judged.world
         target = np.full(world.homes, self.target) if self.target else None
         happened = drive(_counted(model, world, split, emit), contract, world, target=target)
-        return score_of(happened, judged, data.homes.money)
+        return score_of(happened, judged, data.homes.money, network=True)
 
-    def references(self, data: Battery, split: str, emit: Emit = silent) -> Iterator[Reference]:
-        """The field's rules, planners and bounds on one split."""
-        judged: Judged = getattr(data, split)
-        money, world, horizon = data.homes.money, judged.world, data.setup.horizon
 
-        def row(name: str, label: str, policy: Policy, **more: Any) -> Reference:
-            return Reference(name, label, score_of(simulate(policy, world), judged, money), **more)
+def references(*, data: Battery, split: str, emit: Emit = silent) -> Iterator[Reference]:
+    """Give the field's rules, planners and bounds; see `edgekd.spec.Recipe.references`."""
+    judged: Judged = getattr(data, split)
+    money, world, horizon = data.homes.money, judged.world, data.setup.horizon
 
-        def rule(name: str, label: str, make: Callable[[World], Policy], **more: Any) -> Reference:
-            one = _one(world)
-            policy, battery = make(one), plant_of(one)
-            latency = timed(lambda: battery.clamp(policy(0, battery)))
-            return row(name, label, make(world), latency=latency, **more)
+    def row(name: str, label: str, policy: Policy, **more: Any) -> Reference:
+        return Reference(name, label, score_of(simulate(policy, world), judged, money), **more)
 
-        yield row("idle", "no battery", lambda i, plant: np.zeros(world.homes))
-        yield rule(
-            "rule", "self-consumption rule", plan.self_consumption,
-            code_bytes=_source(plan.self_consumption),
+    def rule(name: str, label: str, make: Callable[[World], Policy], **more: Any) -> Reference:
+        one = _one(world)
+        policy, battery = make(one), plant_of(one)
+        latency = timed(lambda: battery.clamp(policy(0, battery)))
+        return row(name, label, make(world), latency=latency, **more)
+
+    yield row("idle", "no battery", lambda i, plant: np.zeros(world.homes))
+    code = _source(plan.self_consumption)
+    yield rule("rule", "self-consumption rule", plan.self_consumption, code_bytes=code)
+    name, make, code = price_rule(data)
+    yield rule("price", f"price-aware rule ({name})", make, knows="tariff", code_bytes=code)
+    end = np.full(world.homes, data.end * data.contract.price_mean)
+    for kind, label, knows in PLANNERS:
+        policy = Planner(world, horizon, end, scenarios=_scenarios(kind, judged))
+        yield row(
+            f"mpc-{kind}", label, policy, knows=knows, bound=kind == "perfect",
+            code_bytes=_source(Planner), latency=_plan_latency(judged, kind, horizon, end),
         )  # fmt: skip
-        name, make, code = price_rule(data)
-        yield rule("price", f"price-aware rule ({name})", make, knows="tariff", code_bytes=code)
-        for kind, label, knows in PLANNERS:
-            ahead = _scenarios(kind, judged)
-            end = np.full(world.homes, data.end * data.contract.price_mean)
-            policy = Planner(world, horizon, end, scenarios=ahead)
-            yield row(
-                f"mpc-{kind}", label, policy, knows=knows, code_bytes=_source(Planner),
-                latency=_plan_latency(judged, kind, horizon, end),
-            )  # fmt: skip
-        actions = np.stack([found["action"] for found in judged.optimum])
-        yield row("optimum", "optimum (linear programme)", lambda i, plant: actions[:, i],
-                  knows="the whole future")  # fmt: skip
+    actions = np.stack([found["action"] for found in judged.optimum])
+    yield row(
+        "optimum", "optimum (linear programme)", lambda i, plant: actions[:, i],
+        knows="the whole future", bound=True,
+    )  # fmt: skip
 
 
 PLANNERS = (
@@ -128,18 +137,16 @@ def price_rule(data: Battery) -> tuple[str, Callable[[World], Policy], int]:
     return best, options[best], _source(rule)
 
 
-def contract_of(state: Mapping[str, NDArray[Any]]) -> Contract:
-    """Read back what `ClosedLoop.fit` gave."""
-    return Contract(**{name: state[name].item() for name in Contract.__dataclass_fields__})
-
-
-def score_of(happened: Mapping[str, NDArray[Any]], judged: Judged, money: str) -> Score:
+def score_of(
+    happened: Mapping[str, NDArray[Any]], judged: Judged, money: str, *, network: bool = False
+) -> Score:
     """Turn what happened into metrics, a value for each home and period.
 
     Args:
         happened: See `edgekd.tasks.battery.loop.roll`.
         judged: The split.
         money: Unit of the cost.
+        network: Whether to count the steps in which the rule stepped in for a network.
 
     Raises:
         DataError: Nothing can be saved.
@@ -162,12 +169,12 @@ def score_of(happened: Mapping[str, NDArray[Any]], judged: Judged, money: str) -
         "autarky": 1 - imported / np.maximum(load, 1e-9),
         "cycles": np.maximum(-action, 0).sum(1) / world.discharge / world.capacity,
     }
+    if network:
+        units["fallbacks"] = happened["failed"].sum(1).astype(np.float64)
     metrics: dict[str, dict[str, Any]] = {n: dict(interval(v)) for n, v in units.items()}
     metrics["cost"]["unit"] = money
     for name in ("self-consumption", "autarky"):
         metrics[name]["unit"] = "%"
-    if "failed" in happened:
-        metrics["fallbacks"] = {"value": float(happened["failed"].sum()), "n": len(cost)}
     return Score(metrics, PRIMARY, units=units)
 
 

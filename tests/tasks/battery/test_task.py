@@ -7,9 +7,9 @@ from edgekd.errors import DataError
 from edgekd.tasks.battery import data as battery_data
 from edgekd.tasks.battery.data import battery, rollout
 from edgekd.tasks.battery.expert import generous, returns
-from edgekd.tasks.battery.loop import drive
+from edgekd.tasks.battery.loop import Contract, drive
 from edgekd.tasks.battery.plan import Planner, simulate
-from edgekd.tasks.battery.task import closed_loop, contract_of, price_rule, score_of
+from edgekd.tasks.battery.task import closed_loop, price_rule, references, score_of
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,9 @@ def test_windows_end_where_they_should(data):
     assert (train.take([7])[0] == train.rows.seen[end - 5 : end + 1]).all()
     assert (train.labels[7] == train.rows.goals[end - 2 : end + 1]).all()
     # The first window of a trajectory repeats its first step.
-    assert (train.take([0])[0, :2] == train.rows.seen[0]).all()
+    early = battery_data.Windows(train.rows, np.array([1]), 6, 3)
+    assert (early.take([0])[0, :5] == train.rows.seen[0]).all()
+    assert (early.take([0])[0, 5] == train.rows.seen[1]).all()
     sample, label = train[7]
     assert (sample == train.take([7])[0]).all() and (label == train.labels[7]).all()
 
@@ -100,14 +102,14 @@ def test_a_rollout_labels_what_the_student_met(data):
 
 def test_the_state_is_the_contract(data):
     state = closed_loop().fit(silence, data)
-    assert contract_of(state) == data.contract
+    assert Contract.of(state) == data.contract
 
 
 def test_a_network_that_says_nothing_scores_like_the_rule(data):
     task = closed_loop()
     state = task.fit(silence, data)
     score = task.score(silence, data, "val", state)
-    rows = {row.name: row for row in task.references(data, "val")}
+    rows = {row.name: row for row in references(data=data, split="val")}
     assert score.units["cost"] == pytest.approx(rows["rule"].score.units["cost"], abs=1e-9)
     assert score.value == score.metrics["score"]["value"]
     assert score.metrics["fallbacks"]["value"] == 0
@@ -120,12 +122,12 @@ def test_a_network_that_fails_is_the_rule_and_is_counted(data):
     broken = task.score(lambda window: np.full((len(window), 1), np.nan), data, "val", state)
     quiet = task.score(silence, data, "val", state)
     assert broken.units["cost"] == pytest.approx(quiet.units["cost"])
-    assert broken.metrics["fallbacks"]["value"] == data.val.world.steps * data.val.world.homes
+    assert broken.metrics["fallbacks"]["value"] == data.val.world.steps
 
 
 def test_the_references_stand_in_their_order(data):
     """No battery scores 0, the optimum 1, and knowing more helps."""
-    rows = {row.name: row for row in closed_loop().references(data, "val")}
+    rows = {row.name: row for row in references(data=data, split="val")}
     value = {name: row.score.value for name, row in rows.items()}
     assert value["idle"] == 0
     assert value["optimum"] == pytest.approx(1, abs=1e-6)
