@@ -90,17 +90,30 @@ class Train:
 
     Attributes:
         epochs: Passes over the training split.
-        batch: Samples a step.
+        batch: Samples a step, over all micro-batches and processes.
         lr: Peak learning rate of AdamW; linear warm-up over the first ``warmup`` share of the
-            steps, then cosine to zero.
+            steps, then the ``schedule``.
         weight_decay: Decoupled weight decay.
         warmup: Share of the steps.
         smoothing: Label smoothing of the label term's cross entropy.
         augment: ``call(images: uint8 tensor (B, H, W, C), generator) -> same``; None for none.
         views: Distinct augmented views a sample has; epoch e shows view e mod views. The control
             sees the same views as the student.
+        corrupt: The same kind of function, for the student and the control alone and drawn anew
+            in every epoch: the teacher sees clean samples.
         amp: ``bf16`` autocast or ``none``.
         clip: Largest norm of the gradient; 0 for no clipping.
+        accumulate: Micro-batches that a step is cut into, where memory is short. Batch norm and
+            divergences that mix a batch see a micro-batch at a time.
+        processes: Processes that share a step (DistributedDataParallel, started by torchrun).
+            Batch norm counts per process, and those of the first one ship.
+        schedule: ``cosine`` to zero, ``constant``, or ``plateau``: a tenth after ``patience``
+            epochs without a better validation score.
+        patience: Of ``plateau``.
+        stop: End after so many epochs without a better validation score, and take the best
+            weights; 0 trains to the end and takes the last.
+        ema: Decay of a moving average of the weights, which is what is judged and shipped; 0 for
+            none.
         workers: Data loading processes.
         rollout: On-policy distillation: ``call(model, data, round, seed)`` lets the student act
             and returns what it met. ``model`` is the student of that moment: raw samples (batch,
@@ -133,6 +146,13 @@ class Train:
     amp: Literal["none", "bf16"] = "none"
     clip: float = 1.0
     workers: int = 0
+    corrupt: Call | None = None
+    accumulate: int = 1
+    processes: int = 1
+    schedule: Literal["cosine", "constant", "plateau"] = "cosine"
+    patience: int = 3
+    stop: int = 0
+    ema: float = 0.0
     rollout: Call | None = None
     rounds: int = 0
     on_policy: float = 1.0
@@ -153,6 +173,9 @@ class Network:
         made_by: The command that made the weights.
         input: Its own size and normalisation, when they differ from the student's; the same view
             is resized to it.
+        access: How much of a teacher the student may see: ``features`` (all), ``logits``,
+            ``top-k`` (the ``top`` largest probabilities) or ``labels`` (the class it names).
+        top: Of ``top-k``.
     """
 
     build: Call | None
@@ -163,31 +186,58 @@ class Network:
     license: str | None = None
     made_by: str | None = None
     input: Input | None = None
+    access: Literal["features", "logits", "top-k", "labels"] = "features"
+    top: int = 5
 
 
 @dataclass(frozen=True)
 class Term:
-    """weight · divergence(transform(project(student)), transform(teacher)).
+    """weight(t) · divergence(transform(project(student)), transform(teacher)).
 
     Attributes:
-        tap: What is compared: ``logits``, ``features`` or ``label``. For regression (float
-            labels) ``logits`` is the output vector of the network.
-        divergence: Row of `edgekd.distill.terms.DIVERGENCES`; for the tap ``label`` one of
-            ``ce`` (integer labels), ``mse``, ``smooth_l1`` (float labels, of the shape of the
-            network's output) and ``auto``: ``ce`` for integer labels, else ``smooth_l1``.
-        transform: Row of `edgekd.distill.terms.TRANSFORMS`, applied to both sides.
-        project: ``linear`` maps the student's features to the teacher's width in training only.
+        tap: What is compared. ``logits`` (for regression the output vector), ``features``,
+            ``map`` (the module that the network names in its attribute ``map``), ``feat:PATH``
+            (the output of the module at ``PATH``), or ``label``.
+        divergence: Row of `edgekd.distill.divergences.DIVERGENCES` or of
+            `edgekd.distill.learned.LEARNED`, or your own ``file.py:function`` of (student,
+            teacher). For the tap ``label`` one of ``ce`` (integer labels), ``mse``,
+            ``smooth_l1`` (float labels, of the shape of the network's output), ``contrastive``
+            (features of two towers side by side; labels are not read) and ``auto``: ``ce`` for
+            integer labels, else ``smooth_l1``.
+        transform: Row of `edgekd.distill.transforms.TRANSFORMS`, applied to both sides.
+        project: Maps the student's tap to the teacher's width, in training only: ``linear``,
+            ``mlp`` (two layers) for vectors, ``conv`` (1×1, batch norm) for maps.
         weight: Factor.
         args: Further arguments of transform and divergence (``temperature``; of ``ce`` the
             ``weights`` of the classes; of ``smooth_l1`` its ``beta``).
+        teacher: The teacher's tap where it is another one than ``tap``. ``self:TAP`` is the
+            student's own tap (fused head → modality heads), ``peer:TAP`` that of a second
+            student trained beside it (deep mutual learning); both need no teacher.
+        ramp: Factor over the training as (share of the steps, factor) points with lines between:
+            ``((0, 0), (0.1, 1))`` is a warm-up; nothing is 1 throughout.
+        gate: ``gap`` multiplies by how much smaller the teacher's loss on the labels of the batch
+            is, as a share of the student's: 0 where the teacher is not better.
     """
 
-    tap: Literal["logits", "features", "label"]
+    tap: str
     divergence: str
     transform: str = "identity"
-    project: Literal["none", "linear"] = "none"
+    project: Literal["none", "linear", "mlp", "conv"] = "none"
     weight: float = 1.0
     args: Mapping[str, float | tuple[float, ...] | list[float]] = field(default_factory=dict)
+    teacher: str = ""
+    ramp: tuple[tuple[float, float], ...] = ()
+    gate: Literal["none", "gap"] = "none"
+
+    @property
+    def source(self) -> str:
+        """The tap of the other side; empty for a label term."""
+        return "" if self.tap == "label" else self.teacher or self.tap
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the other side is a teacher: not the labels, not the student, not its peer."""
+        return bool(self.source) and not self.source.startswith(("self:", "peer:"))
 
 
 @dataclass(frozen=True)
@@ -205,7 +255,10 @@ class Objective:
         """
         labels = [term for term in self.terms if term.tap == "label" and term.weight > 0]
         total = sum(term.weight for term in labels)
-        own = tuple(dataclasses.replace(term, weight=term.weight / total) for term in labels)
+        own = tuple(
+            dataclasses.replace(term, weight=term.weight / total, ramp=(), gate="none")
+            for term in labels
+        )
         return Objective("none", own or (Term("label", "auto"),))
 
 

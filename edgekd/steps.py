@@ -24,6 +24,10 @@ TRAINING = ("torch", "numpy")
 EXPORT = (*TRAINING, "onnx", "onnxscript", "onnxsim", "onnxruntime")
 
 
+OUTER = {"logits", "features"}
+"""Taps that every teacher is asked for."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of a plan.
@@ -71,6 +75,7 @@ def shared(recipe: Recipe) -> list[Step]:
         "network": plain(recipe.teacher) | {"train": None},
         "train": plain(recipe.train),
         "seed": recipe.seed,
+        "inner": sorted({t.source for t in recipe.objective.terms if t.needs_teacher} - OUTER),
     }
     steps += [
         Step("teach", stage("teach"), seen, {"teacher": "teacher"}, files, EXPORT),
@@ -377,6 +382,8 @@ def _calls(spec: Json) -> Iterator[str]:
     if isinstance(spec, Mapping):
         if set(spec) == {"to", "args"}:
             yield spec["to"]
+        if ":" in str(spec.get("divergence", "")):  # a term's own function
+            yield spec["divergence"]
         for part in spec.values():
             yield from _calls(part)
     elif isinstance(spec, list | tuple):

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from edgekd.errors import RecipeError
-from edgekd.spec import Objective
+from edgekd.distill import terms
+from edgekd.distill.divergences import LOGITS
+from edgekd.distill.projectors import projector
+from edgekd.distill.taps import Hooks, inside
+from edgekd.errors import RecipeError, did_you_mean
+from edgekd.spec import Objective, Term
+
+Shape = tuple[int, ...]
 
 
 class Student(nn.Module):
-    """Backbone, training-only classifier, training-only projectors.
+    """Backbone, training-only classifier, training-only projectors and learned divergences.
 
     Args:
         backbone: What ships; returns features (batch, width) or logits (batch, classes).
@@ -20,9 +27,16 @@ class Student(nn.Module):
         features: Width of the features.
         classes: Width of the logits; a linear classifier is added when the backbone gives
             features.
-        objective: Its projecting terms get a bias-free linear map each.
-        teacher: Width of every tap the teacher offers.
+        objective: Its terms.
+        teacher: Shape of one sample of every tap that the teacher offers.
+        labels: Of the training split, for terms that remember samples.
+        probe: (2, …) prepared samples, to learn the shapes of taps inside the network.
+
+    Attributes:
+        peer: A second student trained beside this one (deep mutual learning), or None.
     """
+
+    peer: Student | None
 
     def __init__(
         self,
@@ -31,22 +45,54 @@ class Student(nn.Module):
         features: int,
         classes: int,
         objective: Objective,
-        teacher: Mapping[str, int],
+        teacher: Mapping[str, Shape],
+        labels: Tensor | None = None,
+        probe: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.backbone, self.output = backbone, output
+        self.backbone, self.output, self.objective = backbone, output, objective
         self.head = nn.Linear(features, classes) if output == "features" else None
-        widths = {"features": features, "logits": classes}
-        self.projectors = nn.ModuleDict(
-            {
-                str(i): nn.Linear(widths[term.tap], teacher[term.tap], bias=False)
-                for i, term in enumerate(objective.terms)
-                if term.project == "linear" and term.tap in teacher
-            }
-        )
+        self.peer = None
+        wanted = [name for term in objective.terms for name in _student_taps(term)]
+        self._hooks = Hooks(backbone, wanted)
+        own: dict[str, Shape] = {"features": (features,), "logits": (classes,)}
+        if any(inside(name) for name in wanted):
+            own |= self._shapes(probe)
+        others = {**teacher, **{f"{side}:{n}": s for n, s in own.items() for side in SIDES}}
+        projectors, parts = nn.ModuleDict(), nn.ModuleDict()
+        for place, term in enumerate(objective.terms):
+            if not term.source:
+                continue
+            mine, theirs = _shape(own, term.tap, "student"), _shape(others, term.source, "teacher")
+            if term.divergence in LOGITS and theirs == (1,):
+                raise RecipeError(
+                    f"{term.divergence!r} compares classes, the output is one number",
+                    at="recipe: objective",
+                    hint="smooth_l1 or mse on logits",
+                )
+            if term.project != "none":
+                projectors[str(place)] = projector(term.project, mine, theirs)
+                mine = (theirs[0], *mine[1:])
+            part = terms.build(term, mine, theirs, torch.zeros(0) if labels is None else labels)
+            if part is not None:
+                parts[str(place)] = part
+        self.projectors, self.parts = projectors, parts
+
+    def _shapes(self, probe: Tensor | None) -> dict[str, Shape]:
+        """Shapes of the taps inside, from one pass that leaves the network as it was."""
+        if probe is None:
+            raise RecipeError("taps inside a network need samples to learn their shapes")
+        mode = self.backbone.training
+        with torch.no_grad():
+            self.backbone.eval()(probe)
+        self.backbone.train(mode)
+        return {name: tuple(value.shape[1:]) for name, value in self._hooks.seen.items()}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Return every tap: ``features`` (where the backbone has them) and ``logits``."""
+        """Return every tap: ``features`` (where the backbone has them), ``logits``, inner ones."""
+        return {**self._outer(x), **self._hooks.seen}
+
+    def _outer(self, x: Tensor) -> dict[str, Tensor]:
         if self.head is not None:
             features = self.backbone(x)
             return {"features": features, "logits": self.head(features)}
@@ -61,6 +107,29 @@ class Student(nn.Module):
         key = str(place)
         projected: Tensor = self.projectors[key](value) if key in self.projectors else value
         return projected
+
+    def part(self, place: int) -> nn.Module | None:
+        """The learned divergence of the term at ``place``."""
+        return dict(self.parts.items()).get(str(place))
+
+
+SIDES = ("self", "peer")
+
+
+def _student_taps(term: Term) -> list[str]:
+    """Taps of the student that a term reads, on either side."""
+    side, _, name = term.source.partition(":")
+    return [term.tap, name] if side in SIDES else [term.tap]
+
+
+def _shape(shapes: Mapping[str, Shape], tap: str, who: str) -> Shape:
+    if tap not in shapes:
+        raise RecipeError(
+            f"the {who} offers no tap {tap!r}",
+            at="recipe: objective",
+            hint=did_you_mean(tap, shapes),
+        )
+    return shapes[tap]
 
 
 def width_of(backbone: nn.Module, output: Literal["features", "logits"], probe: Tensor) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,39 +14,91 @@ from torch import Tensor, nn
 
 from edgekd.artefact import open_artefact
 from edgekd.backends.torch_eager import load_network
+from edgekd.distill.taps import Hooks
+from edgekd.errors import RecipeError
 from edgekd.graph.onnx_network import OnnxNetwork
 
 INDEX = "outputs.json"
 Taps = dict[str, Tensor]
 
 
-def open_teacher(folder: Path, base: Path, output: str) -> Callable[[Tensor], Taps]:
+def open_teacher(
+    folder: Path, base: Path, output: str, inner: Sequence[str] = ()
+) -> Callable[[Tensor], Taps]:
     """Return a function from prepared samples to the taps that this teacher offers.
 
     Args:
         folder: Of the teacher's artefact: a torch network, or an ONNX file.
         base: Folder of the recipe.
         output: What the network returns: ``features`` or ``logits``.
+        inner: Taps inside the network (``map``, ``feat:PATH``) that are wanted too.
+
+    Raises:
+        RecipeError: An ONNX teacher is asked for what is inside, or there is no such module.
     """
     artefact = open_artefact(folder)
     if artefact.runtime != "torch":
+        if inner:
+            raise RecipeError(
+                f"a teacher in ONNX gives its {output}, not {inner[0]!r}",
+                at="recipe: objective",
+                hint=f"terms on {output}, or a teacher in torch",
+            )
         network = OnnxNetwork(folder / artefact.main)
         return lambda x: {output: torch.from_numpy(network(x.contiguous().numpy())).float()}
     model, head = load_network(folder, base)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    hooks = Hooks(model, inner)
+
+    def outer(x: Tensor) -> Taps:
+        if output == "features":
+            features = model(x).float()
+            logits = {} if not head else {"logits": features @ head["weight"].T + head["bias"]}
+            return {"features": features, **logits}
+        if hasattr(model, "embed") and isinstance(getattr(model, "head", None), nn.Linear):
+            features = model.embed(x).float()
+            return {"features": features, "logits": model.head(features)}
+        return {"logits": model(x).float()}
 
     def run(x: Tensor) -> Taps:
         with torch.inference_mode():
-            if output == "features":
-                features = model(x).float()
-                logits = {} if not head else {"logits": features @ head["weight"].T + head["bias"]}
-                return {"features": features, **logits}
-            if hasattr(model, "embed") and isinstance(getattr(model, "head", None), nn.Linear):
-                features = model.embed(x).float()
-                return {"features": features, "logits": model.head(features)}
-            return {"logits": model(x).float()}
+            taps = outer(x)
+            return {**taps, **{name: value.float() for name, value in hooks.seen.items()}}
 
     return run
+
+
+ACCESS = ("features", "logits", "top-k", "labels")
+"""How much of a teacher is seen, most first."""
+SURE = 1 - 1e-4
+"""Probability of the class that a teacher names, where nothing but the class is known."""
+
+
+def limited(taps: Taps, access: str, top: int) -> Taps:
+    """What is left of a teacher's taps at an access level.
+
+    Args:
+        taps: All of them.
+        access: ``features``: all; ``logits``: those alone; ``top-k``: the ``top`` largest
+            probabilities, the rest spread evenly; ``labels``: the largest one's name alone.
+        top: Of ``top-k``.
+
+    Raises:
+        RecipeError: The teacher has no logits.
+    """
+    if access == "features":
+        return taps
+    if "logits" not in taps:
+        raise RecipeError(f"a teacher without logits has no access {access!r}", at="Network.access")
+    logits = taps["logits"]
+    if access == "logits":
+        return {"logits": logits}
+    kept = 1 if access == "labels" else min(top, logits.shape[1] - 1)
+    chances, places = logits.softmax(1).topk(kept, 1)
+    if access == "labels":
+        chances = torch.full_like(chances, SURE)
+    left = (1 - chances.sum(1, keepdim=True)).clamp(min=1e-12) / (logits.shape[1] - kept)
+    return {"logits": left.expand_as(logits).scatter(1, places, chances).log()}
 
 
 @dataclass(frozen=True)
@@ -80,15 +132,19 @@ class TeacherOutputs:
     Attributes:
         views: For every view, tap → array (samples, width).
         scaling: What was done to the features; None when nothing was.
+        access: How much of the teacher they hold; see `limited`.
+        top: Of the access ``top-k``.
     """
 
     views: tuple[Mapping[str, Any], ...]
     scaling: Scaling | None = None
+    access: str = "features"
+    top: int = 0
 
     @property
-    def widths(self) -> dict[str, int]:
-        """Width of every tap."""
-        return {tap: int(values.shape[1]) for tap, values in self.views[0].items()}
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one sample of every tap."""
+        return {tap: tuple(values.shape[1:]) for tap, values in self.views[0].items()}
 
     def take(self, view: int, indices: Tensor) -> Taps:
         """Outputs for some samples of one view."""
@@ -99,17 +155,22 @@ class TeacherOutputs:
         }
 
 
-def keep_outputs(folder: Path, views: list[Taps], scaling: Scaling | None) -> None:
+def keep_outputs(
+    folder: Path, views: list[Taps], scaling: Scaling | None, access: str, top: int
+) -> None:
     """Write outputs as one array a view and tap (float16 where it holds them), and an index.
 
     Args:
         folder: Where.
         views: For every view, tap → (samples, …), features already scaled.
         scaling: What was done to them.
+        access: How much of the teacher they hold.
+        top: Of the access ``top-k``.
     """
     scaled = {} if scaling is None else {"mean": scaling.mean.tolist(), "std": scaling.std.tolist()}
     index = {"views": [_keep(view, number, folder) for number, view in enumerate(views)]}
-    (folder / INDEX).write_text(json.dumps({**index, "scaling": scaled}))
+    kept = {**index, "scaling": scaled, "access": access, "top": top}
+    (folder / INDEX).write_text(json.dumps(kept))
 
 
 def _keep(view: Mapping[str, Tensor], number: int, out: Path) -> dict[str, str]:
@@ -130,4 +191,4 @@ def open_outputs(folder: Path) -> TeacherOutputs:
     )
     scaled = index["scaling"]
     scaling = Scaling(torch.tensor(scaled["mean"]), torch.tensor(scaled["std"])) if scaled else None
-    return TeacherOutputs(views, scaling)
+    return TeacherOutputs(views, scaling, index["access"], index["top"])

@@ -1,101 +1,167 @@
-"""The terms of an objective: two tables of short functions.
-
-A term is ``weight · divergence(transform(student), transform(teacher))``. Every function takes
-float tensors of shape (batch, width); a divergence returns the mean over the batch.
-"""
+"""A term at work: which functions it names, whether they exist, what it is worth on a batch."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from edgekd.calls import resolve
+from edgekd.distill import divergences, learned, transforms
+from edgekd.distill.divergences import DIVERGENCES
+from edgekd.distill.learned import LEARNED
+from edgekd.distill.transforms import TRANSFORMS
 from edgekd.errors import RecipeError, did_you_mean
-from edgekd.spec import Term
+from edgekd.spec import Call, Term
 
-
-def identity(x: Tensor) -> Tensor:
-    """Leave as it is."""
-    return x
-
-
-def l2norm(x: Tensor) -> Tensor:
-    """Scale every row to unit length."""
-    return F.normalize(x, dim=1)
-
-
-def zscore(x: Tensor) -> Tensor:
-    """Standardise every row, unbiased (logit standardisation, arXiv 2403.01427)."""
-    return (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-7)
-
-
-def gram(x: Tensor) -> Tensor:
-    """Cosine of every pair in the batch: (batch, batch) (relations, as arXiv 1907.09682)."""
-    rows = F.normalize(x, dim=1)
-    return rows @ rows.T
-
-
-def mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared error over all elements (FitNets, arXiv 1412.6550)."""
-    return F.mse_loss(student, teacher)
-
-
-def smooth_l1(student: Tensor, teacher: Tensor, beta: float = 1.0) -> Tensor:
-    """Huber-like error over all elements: quadratic below ``beta`` (actions, sequences)."""
-    return F.smooth_l1_loss(student, teacher, beta=beta)
-
-
-def cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 − cosine, mean over the batch."""
-    return (1 - F.cosine_similarity(student, teacher, dim=1)).mean()
-
-
-def kl(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
-    """T²·KL(softmax(t/T) ‖ softmax(s/T)) (arXiv 1503.02531)."""
-    log_s = F.log_softmax(student / temperature, 1)
-    log_t = F.log_softmax(teacher / temperature, 1)
-    return F.kl_div(log_s, log_t, reduction="batchmean", log_target=True) * temperature**2
-
-
-def dist(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """T²·(1 − Pearson over classes + 1 − Pearson over the batch) (DIST, arXiv 2205.10536)."""
-    s, t = (student / temperature).softmax(1), (teacher / temperature).softmax(1)
-    between = 1 - F.cosine_similarity(s - s.mean(1, True), t - t.mean(1, True), dim=1).mean()
-    within = 1 - F.cosine_similarity(s - s.mean(0, True), t - t.mean(0, True), dim=0).mean()
-    return (between + within) * temperature**2
-
-
-TRANSFORMS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "identity": identity,
-    "l2norm": l2norm,
-    "zscore": zscore,
-    "gram": gram,
-}
-DIVERGENCES: Mapping[str, Callable[..., Tensor]] = {
-    "mse": mse,
-    "smooth_l1": smooth_l1,
-    "cosine": cosine,
-    "kl": kl,
-    "dist": dist,
-}
-LABELS = ("auto", "ce", "mse", "smooth_l1")
+LABELS = ("auto", "ce", "mse", "smooth_l1", "contrastive")
 """Divergences between the network's output and a label."""
 
 
-def needs_teacher(term: Term) -> bool:
-    """Whether the term compares with a teacher (all but those of the label)."""
-    return term.tap != "label"
+def check(term: Term, base: Path | None = None) -> None:
+    """Refuse a term whose parts do not exist or take other arguments.
+
+    Args:
+        term: The term.
+        base: Folder of the recipe, for a divergence of the recipe's own.
+
+    Raises:
+        RecipeError: Unknown transform, divergence or argument.
+    """
+    if not term.source:
+        _known(term.divergence, LABELS)
+        return
+    _known(term.transform, TRANSFORMS)
+    if ":" not in term.divergence:
+        _known(term.divergence, {**DIVERGENCES, **LEARNED})
+    taken = _arguments(TRANSFORMS[term.transform], 1) | _arguments(_row(term, base), 2)
+    unknown = sorted(set(term.args) - taken)
+    if unknown:
+        raise RecipeError(
+            f"term {term.divergence!r} takes no argument {unknown[0]!r}",
+            at="recipe: objective",
+            hint=did_you_mean(unknown[0], taken),
+        )
 
 
-def against_label(term: Term, output: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
+def _known(name: str, names: Any) -> None:
+    if name not in names:
+        raise RecipeError(
+            f"a term has no part {name!r}", at="recipe: objective", hint=did_you_mean(name, names)
+        )
+
+
+def _row(term: Term, base: Path | None = None) -> Callable[..., Any]:
+    """The divergence's function or class; the user's own is loaded from the recipe's folder."""
+    name = term.divergence
+    if ":" in name:
+        return resolve(Call(name), base or Path())
+    return DIVERGENCES[name] if name in DIVERGENCES else LEARNED[name]
+
+
+@cache
+def _arguments(function: Callable[..., Any], tensors: int) -> frozenset[str]:
+    """Names of a function's own settings: all but its first tensors and ``labels``."""
+    return frozenset(list(inspect.signature(function).parameters)[tensors:]) - {"labels"}
+
+
+def _args(term: Term, function: Callable[..., Any], tensors: int) -> dict[str, Any]:
+    taken = _arguments(function, tensors)
+    return {name: value for name, value in term.args.items() if name in taken}
+
+
+def couples(term: Term) -> bool:
+    """Whether the value of a batch is more than the mean over its samples."""
+    mixing = divergences.COUPLED | learned.COUPLED
+    return (
+        term.divergence in mixing
+        or term.divergence == "contrastive"
+        or (bool(term.source) and term.transform in transforms.COUPLED)
+    )
+
+
+def build(
+    term: Term, student: tuple[int, ...], teacher: tuple[int, ...], labels: Tensor
+) -> nn.Module | None:
+    """The learned part of a term, or None.
+
+    Args:
+        term: The term.
+        student: Shape of one sample of the student's tap, projected and transformed.
+        teacher: Of the teacher's.
+        labels: Of the training split.
+    """
+    if term.divergence not in LEARNED:
+        return None
+    return LEARNED[term.divergence](student, teacher, labels, **_args(term, _row(term), 2))
+
+
+def transform(term: Term, x: Tensor) -> Tensor:
+    """Apply the term's transform."""
+    change = TRANSFORMS[term.transform]
+    return change(x, **_args(term, change, 1))
+
+
+def compare(
+    term: Term,
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    labels: Tensor | None = None,
+    indices: Tensor | None = None,
+    part: nn.Module | None = None,
+    base: Path | None = None,
+) -> Tensor:
+    """Value of one term (unweighted); no gradient reaches the teacher.
+
+    Args:
+        term: The term.
+        student: (batch, …), already projected.
+        teacher: (batch, …).
+        labels: (batch, …), for divergences that read them.
+        indices: Places in the data, for those with a memory.
+        part: What `build` made.
+        base: Folder of the recipe.
+    """
+    student, teacher = same_places(student, teacher.detach())
+    with torch.no_grad():
+        goal = transform(term, teacher)
+    mine = transform(term, student)
+    if part is not None:
+        value: Tensor = part(mine, goal, labels, indices)
+        return value
+    function = _row(term, base)
+    extra = _args(term, function, 2)
+    if "labels" in inspect.signature(function).parameters:
+        extra["labels"] = labels
+    result: Tensor = function(mine, goal, **extra)
+    return result
+
+
+def same_places(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Average the larger of two maps down to the places of the smaller one."""
+    if a.ndim != 4 or b.ndim != 4 or a.shape[2:] == b.shape[2:]:
+        return a, b
+    size = (min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3]))
+    return F.adaptive_avg_pool2d(a, size), F.adaptive_avg_pool2d(b, size)
+
+
+def against_label(
+    term: Term, taps: Mapping[str, Tensor], labels: Tensor, *, smoothing: float = 0.0
+) -> Tensor:
     """Value of a label term (unweighted).
 
     Args:
         term: The term.
-        output: Logits (batch, classes), or the output vector of a regression.
-        labels: Classes (batch,) int64, or goals: floats of the shape of ``output``, or (batch,)
+        taps: Of the student: ``logits`` (batch, classes), the output vector of a regression, or
+            for ``contrastive`` the ``features`` of two towers.
+        labels: Classes (batch,) int64, or goals: floats of the shape of the output, or (batch,)
             where the network returns one number.
         smoothing: Of the cross entropy.
 
@@ -103,6 +169,9 @@ def against_label(term: Term, output: Tensor, labels: Tensor, *, smoothing: floa
         RecipeError: The labels do not fit the divergence or the output.
     """
     kind = divergence_of(term, labels)
+    if kind == "contrastive":
+        return contrastive(taps["features"].float(), **_args(term, contrastive, 1))
+    output = taps["logits"].float()
     if kind == "ce":
         given, weights = term.args.get("weights"), None
         if given is not None:
@@ -124,6 +193,13 @@ def against_label(term: Term, output: Tensor, labels: Tensor, *, smoothing: floa
     return F.smooth_l1_loss(output, goal, beta=beta)
 
 
+def contrastive(x: Tensor, scale: float = 1 / 0.07) -> Tensor:
+    """Each tower finds the other one of the same sample (CLIP, arXiv 2103.00020)."""
+    table = transforms.crosssim(x, scale)
+    own = torch.arange(len(x), device=x.device).repeat(2)
+    return F.cross_entropy(table, own)
+
+
 def divergence_of(term: Term, labels: Tensor) -> str:
     """Divergence of a label term, ``auto`` settled.
 
@@ -140,35 +216,3 @@ def divergence_of(term: Term, labels: Tensor) -> str:
             hint="Term('label', 'smooth_l1') or 'mse', or integer labels",
         )
     return term.divergence
-
-
-def check(term: Term) -> None:
-    """Refuse a term whose parts do not exist.
-
-    Raises:
-        RecipeError: Unknown transform or divergence.
-    """
-    if not needs_teacher(term):
-        if term.divergence not in LABELS:
-            raise RecipeError(
-                f"a label term has no divergence {term.divergence!r}",
-                hint=did_you_mean(term.divergence, LABELS),
-            )
-        return
-    for name, table in ((term.transform, TRANSFORMS), (term.divergence, DIVERGENCES)):
-        if name not in table:
-            raise RecipeError(f"unknown term part {name!r}", hint=did_you_mean(name, table))
-
-
-def compare(term: Term, student: Tensor, teacher: Tensor) -> Tensor:
-    """Value of one term (unweighted); no gradient reaches the teacher.
-
-    Args:
-        term: The term.
-        student: (batch, width), already projected.
-        teacher: (batch, width).
-    """
-    change = TRANSFORMS[term.transform]
-    with torch.no_grad():
-        goal = change(teacher.float())
-    return DIVERGENCES[term.divergence](change(student.float()), goal, **term.args)

@@ -6,57 +6,53 @@ generator state: an epoch that is run again does exactly the same.
 
 from __future__ import annotations
 
-import math
+import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgekd.distill import terms
+from edgekd.distill.lesson import Lesson, batches
+from edgekd.distill.loss import Batch, objective_loss
 from edgekd.distill.rollouts import FILE as ROLLOUTS
-from edgekd.distill.rollouts import Practice, Rollouts, open_rollouts, part_of, share_of
+from edgekd.distill.rollouts import Rollouts, open_rollouts, part_of
+from edgekd.distill.schedule import Average, Watch, learning_rate, make_optimiser
 from edgekd.distill.student import Student
-from edgekd.distill.teacher import TeacherOutputs
-from edgekd.distill.views import Augment, Prepare, View, in_process, view_count
+from edgekd.distill.views import in_process
 from edgekd.errors import StageError
 from edgekd.events import Emit, Progress
-from edgekd.spec import Input, Objective, Train
 
 CHECKPOINT = "checkpoint.pt"
+RANK_SEED = 15_485_863
+"""Distance of the seeds of two processes."""
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What one training is about: everything but the network.
+@dataclass
+class Course:
+    """A training in progress: everything that a checkpoint holds.
 
     Attributes:
-        dataset: Map-style training split.
-        labels: (samples,) int64, or floats (samples, …).
-        input: Tensor contract.
-        train: Budget and optimiser.
-        objective: Terms.
-        augment: Augmentation, or None.
-        teacher: Cached outputs, or None for a training without teacher.
-        seed: Seed.
-        device: Where to train.
-        practice: How the student acts, for on-policy distillation.
+        student: The network in training.
+        optimiser: Of its parameters.
+        lesson: What it is about.
+        average: Moving average of the backbone, or None.
+        watch: What validation said.
+        done: ``epoch``, ``history``, ``cpu_s``, ``seconds``.
     """
 
-    dataset: Any
-    labels: Tensor
-    input: Input
-    train: Train
-    objective: Objective
-    augment: Augment | None
-    teacher: TeacherOutputs | None
-    seed: int
-    device: torch.device
-    practice: Practice | None = None
+    student: Student
+    optimiser: torch.optim.Optimizer
+    lesson: Lesson
+    average: Average | None = None
+    watch: Watch = field(default_factory=Watch)
+    done: dict[str, Any] = field(
+        default_factory=lambda: {"epoch": 0, "history": [], "cpu_s": 0.0, "seconds": 0.0}
+    )
 
 
 def fit(student: Student, lesson: Lesson, work: Path, step: str, emit: Emit) -> dict[str, Any]:
@@ -71,230 +67,234 @@ def fit(student: Student, lesson: Lesson, work: Path, step: str, emit: Emit) -> 
         emit: Progress.
 
     Returns:
-        ``history`` (loss per epoch), ``epochs``, ``steps``, ``cpu_s``, ``seconds``, and
-        ``rollouts`` (samples of each) where there are any.
+        ``history`` (loss per epoch), ``epochs``, ``steps``, ``cpu_s``, ``seconds``; where they
+        apply ``rollouts`` (samples of each), ``best_epoch`` and ``best`` (on validation).
 
     Raises:
         StageError: The loss is not finite, or memory ran out.
     """
     torch.use_deterministic_algorithms(True)
-    student.to(lesson.device)
-    student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = _optimiser(student, lesson.train)
-    done = _resume(work / CHECKPOINT, student, optimiser)
+    course = _begin(student, lesson, work)
+    done, train = course.done, lesson.train
+    forward = _shared(course)
     rollouts = open_rollouts(work)
-    progress = Progress(emit, step, lesson.train.epochs, "epochs", start=done["epoch"])
-    for epoch in range(done["epoch"], lesson.train.epochs):
+    progress = Progress(emit, step, train.epochs, "epochs", start=done["epoch"])
+    for epoch in range(done["epoch"], train.epochs):
         cpu, wall = time.process_time(), time.monotonic()
-        _practise(student, lesson, rollouts, epoch, work)
-        loss = _epoch(student, lesson, optimiser, epoch, rollouts)
+        _practise(course, rollouts, epoch, work)
+        loss = _epoch(course, forward, epoch, rollouts)
+        stop = _look(course, epoch)
         done["epoch"] = epoch + 1
         done["history"].append(loss)
         done["cpu_s"] += time.process_time() - cpu
         done["seconds"] += time.monotonic() - wall
-        _save(work / CHECKPOINT, student, optimiser, done)
+        if lesson.crew.first:
+            _save(work / CHECKPOINT, course)
         progress.advance(1, f"loss {loss:.4f}", loss=loss)
+        if stop:
+            break
+    lesson.crew.wait()
+    _finish(course)
     for name in (CHECKPOINT, ROLLOUTS):
         (work / name).unlink(missing_ok=True)
-    steps = lesson.train.epochs * _steps(len(lesson.labels), lesson.train.batch)
-    return {
+    return _facts(course, rollouts)
+
+
+def _begin(student: Student, lesson: Lesson, work: Path) -> Course:
+    student.to(lesson.device)
+    student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    course = Course(student, make_optimiser(student, lesson.train), lesson)
+    if lesson.train.ema:
+        course.average = Average(student.backbone, lesson.train.ema)
+    _resume(work / CHECKPOINT, course)
+    return course
+
+
+def _facts(course: Course, rollouts: Rollouts) -> dict[str, Any]:
+    done, lesson, watch = course.done, course.lesson, course.watch
+    facts = {
         "history": done["history"],
-        "epochs": lesson.train.epochs,
-        "steps": steps,
+        "epochs": done["epoch"],
+        "steps": done["epoch"] * lesson.steps,
         "cpu_s": done["cpu_s"],
         "seconds": done["seconds"],
-        **({"rollouts": rollouts.counts} if lesson.practice else {}),
     }
+    if lesson.practice is not None:
+        facts["rollouts"] = rollouts.counts
+    if watch.best is not None:
+        facts |= {"best_epoch": watch.epoch, "best": watch.best}
+    return facts
 
 
-def _practise(student: Student, lesson: Lesson, rollouts: Rollouts, epoch: int, work: Path) -> None:
+def _practise(course: Course, rollouts: Rollouts, epoch: int, work: Path) -> None:
     """Let the student act where a part of the training begins, once a round."""
+    lesson = course.lesson
     if lesson.practice is None or rollouts.rounds >= part_of(lesson.train, epoch):
         return
-    student.eval()
+    course.student.eval()
     torch.manual_seed(lesson.seed * 1_000_003 + epoch)
-    model = in_process(student.backbone, lesson.input, lesson.device)
+    model = in_process(course.student.backbone, lesson.input, lesson.device)
     rollouts.add(lesson.practice, model, lesson.labels)
     rollouts.save(work)
 
 
-def _steps(samples: int, batch: int) -> int:
-    """Steps an epoch: the last, partial batch is left out unless it is the only one."""
-    return max(1, samples // batch)
+class Forward(nn.Module):
+    """One micro-batch to its loss: what DistributedDataParallel wraps."""
 
+    def __init__(self, student: Student, lesson: Lesson) -> None:
+        super().__init__()
+        self.student, self._lesson = student, lesson
 
-def _optimiser(student: nn.Module, train: Train) -> torch.optim.Optimizer:
-    """AdamW without decay on norms and biases."""
-    decay = [p for p in student.parameters() if p.ndim > 1]
-    plain = [p for p in student.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": decay, "weight_decay": train.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=train.lr)
-
-
-def learning_rate(train: Train, at: float) -> float:
-    """Linear warm-up, then cosine to zero; ``at`` is the share of all steps done."""
-    if at < train.warmup:
-        return train.lr * at / train.warmup
-    return train.lr * 0.5 * (1 + math.cos(math.pi * (at - train.warmup) / (1 - train.warmup)))
-
-
-def _epoch(
-    student: Student,
-    lesson: Lesson,
-    optimiser: torch.optim.Optimizer,
-    epoch: int,
-    rollouts: Rollouts,
-) -> float:
-    torch.manual_seed(lesson.seed * 1_000_003 + epoch)
-    student.train()
-    steps = _steps(len(lesson.labels), lesson.train.batch)
-    total = 0.0
-    for number, batch in enumerate(_batches(lesson, epoch, steps, rollouts)):
-        rate = learning_rate(
-            lesson.train, (epoch * steps + number + 1) / (lesson.train.epochs * steps)
-        )
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        total += _step(student, lesson, optimiser, batch)
-    return total / steps
-
-
-def _step(
-    student: Student, lesson: Lesson, optimiser: torch.optim.Optimizer, batch: Batch
-) -> float:
-    try:
-        with torch.autocast(lesson.device.type, torch.bfloat16, enabled=lesson.train.amp == "bf16"):
+    def forward(self, batch: Batch, at: float) -> Tensor:
+        """Return the loss of the student, and of the one beside it where there is one."""
+        train, student = self._lesson.train, self.student
+        device = self._lesson.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=train.amp == "bf16"):
             taps = student(batch.x)
-        loss = objective_loss(student, lesson.objective, taps, batch, lesson.train.smoothing)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+            peer = None if student.peer is None else student.peer(batch.x)
+        loss = self._of(student, taps, batch, at, peer)
+        if student.peer is not None and peer is not None:
+            loss = loss + self._of(student.peer, peer, batch, at, taps)
+        return loss
+
+    def _of(
+        self,
+        student: Student,
+        taps: Mapping[str, Tensor],
+        batch: Batch,
+        at: float,
+        peer: Mapping[str, Tensor] | None,
+    ) -> Tensor:
+        base, smoothing = self._lesson.base, self._lesson.train.smoothing
+        return objective_loss(
+            student, taps, batch, smoothing=smoothing, at=at, base=base, peer=peer
+        )
+
+
+def _shared(course: Course) -> nn.Module:
+    """The forward pass, its gradients averaged over the processes where there are several."""
+    forward = Forward(course.student, course.lesson)
+    if course.lesson.crew.size == 1:
+        return forward
+    from torch.nn.parallel import DistributedDataParallel
+
+    return DistributedDataParallel(forward, find_unused_parameters=True)
+
+
+def _epoch(course: Course, forward: nn.Module, epoch: int, rollouts: Rollouts) -> float:
+    lesson, train, crew = course.lesson, course.lesson.train, course.lesson.crew
+    torch.manual_seed(lesson.seed * 1_000_003 + epoch + crew.rank * RANK_SEED)
+    course.student.train()
+    total = 0.0
+    for number, batch in enumerate(batches(lesson, epoch, rollouts)):
+        at = (epoch * lesson.steps + number + 1) / (train.epochs * lesson.steps)
+        for group in course.optimiser.param_groups:
+            group["lr"] = learning_rate(train, at, course.watch.drops)
+        total += _step(course, forward, batch, at)
+    return crew.mean(total / lesson.steps, lesson.device)
+
+
+def _step(course: Course, forward: nn.Module, batch: Batch, at: float) -> float:
+    train, student = course.lesson.train, course.student
+    try:
+        loss = _gradients(course, forward, batch, at)
     except torch.OutOfMemoryError as error:
         raise StageError(
-            f"out of memory with batches of {lesson.train.batch}", hint="--set batch=N, half of it"
+            f"out of memory with batches of {train.batch} in {train.accumulate} parts",
+            hint="Train.accumulate=2 (or more) cuts the batch; or a smaller Train.batch",
         ) from error
     if not torch.isfinite(loss):
         raise StageError("the loss is not finite", hint="lower the learning rate: --set lr=…")
-    if lesson.train.clip:
-        nn.utils.clip_grad_norm_(student.parameters(), lesson.train.clip)
-    optimiser.step()
+    if train.clip:
+        nn.utils.clip_grad_norm_(student.parameters(), train.clip)
+    course.optimiser.step()
+    if course.average is not None:
+        course.average.update(student.backbone)
     return float(loss.detach())
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One step's samples: prepared inputs, labels, teacher taps."""
-
-    x: Tensor
-    y: Tensor
-    teacher: Mapping[str, Tensor]
-
-    def to(self, device: torch.device) -> Batch:
-        """Move to a device."""
-        taps = {name: value.to(device) for name, value in self.teacher.items()}
-        return Batch(self.x.to(device), self.y.to(device), taps)
-
-
-def objective_loss(
-    student: Student,
-    objective: Objective,
-    taps: Mapping[str, Tensor],
-    batch: Batch,
-    smoothing: float,
-) -> Tensor:
-    """Weighted sum of the terms; terms that need a teacher are left out without one."""
-    total = torch.zeros((), device=batch.x.device)
-    for place, term in enumerate(objective.terms):
-        if not terms.needs_teacher(term):
-            output = taps["logits"].float()
-            total = total + term.weight * terms.against_label(
-                term, output, batch.y, smoothing=smoothing
-            )
-        elif term.tap in batch.teacher:
-            mine = student.project(place, taps[term.tap].float())
-            total = total + term.weight * terms.compare(term, mine, batch.teacher[term.tap])
-    return total
+def _gradients(course: Course, forward: nn.Module, batch: Batch, at: float) -> Tensor:
+    """Gradients of the mean over the micro-batches."""
+    course.optimiser.zero_grad(set_to_none=True)
+    parts = batch.cut(course.lesson.train.accumulate)
+    losses = []
+    for place, part in enumerate(parts):
+        with _silent(forward, place + 1 < len(parts)):
+            share = len(part.y) / len(batch.y)
+            value = forward(part, at)
+            loss = value if len(parts) == 1 else value * share
+            loss.backward()
+        losses.append(loss.detach())
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
-def _batches(lesson: Lesson, epoch: int, steps: int, rollouts: Rollouts) -> Iterator[Batch]:
-    """Yield the batches of one epoch: of the data, of rollouts, or some of both in each."""
-    met = share_of(lesson.train, part_of(lesson.train, epoch)) if rollouts.rounds else 0
-    base = _from_data(lesson, epoch, steps, lesson.train.batch - met)
-    if not met:
-        yield from base
+@contextlib.contextmanager
+def _silent(forward: nn.Module, quiet: bool) -> Iterator[None]:
+    """Do not average over the processes before the last micro-batch."""
+    pause: Any = getattr(forward, "no_sync", None)
+    with pause() if quiet and pause is not None else contextlib.nullcontext():
+        yield
+
+
+def _look(course: Course, epoch: int) -> bool:
+    """Judge on validation data where the schedule asks for it; return whether to stop."""
+    lesson = course.lesson
+    if lesson.validate is None or not (lesson.train.stop or lesson.train.schedule == "plateau"):
+        return False
+    backbone = course.student.backbone
+    with _averaged(course):
+        score = lesson.crew.mean(lesson.validate(backbone.eval()), lesson.device)
+        return course.watch.see(lesson.train, epoch + 1, score, backbone)
+
+
+@contextlib.contextmanager
+def _averaged(course: Course) -> Iterator[None]:
+    """Put the average in the place of the weights for a while."""
+    if course.average is None:
+        yield
         return
-    fresh = _from_rollouts(lesson, epoch, steps, met, rollouts)
-    if met == lesson.train.batch:
-        yield from fresh
-        return
-    for one, two in zip(base, fresh, strict=True):
-        taps = {name: torch.cat((value, two.teacher[name])) for name, value in one.teacher.items()}
-        yield Batch(torch.cat((one.x, two.x)), torch.cat((one.y, two.y)), taps)
+    backbone = course.student.backbone
+    own = {name: value.detach().clone() for name, value in backbone.state_dict().items()}
+    backbone.load_state_dict(course.average.values)
+    try:
+        yield
+    finally:
+        backbone.load_state_dict(own)
 
 
-def _from_rollouts(
-    lesson: Lesson, epoch: int, steps: int, size: int, rollouts: Rollouts
-) -> Iterator[Batch]:
-    """Yield ``steps`` batches of what the student met, as it is: no augmentation."""
-    ready, seed = Prepare(lesson.input), lesson.seed * 104_729 + epoch
-    for raw, labels, taps in rollouts.batches(size, steps, seed):
-        yield Batch(ready(raw), labels, taps).to(lesson.device)
+def _finish(course: Course) -> None:
+    """Leave in the backbone what is judged and shipped: the best, the average or the last."""
+    backbone = course.student.backbone
+    if course.watch.weights:
+        backbone.load_state_dict(course.watch.weights)
+    elif course.average is not None:
+        backbone.load_state_dict(course.average.values)
 
 
-def _from_data(lesson: Lesson, epoch: int, steps: int, size: int) -> Iterator[Batch]:
-    """Yield ``steps`` batches of the data, in an order drawn from (seed, epoch)."""
-    samples = len(lesson.labels)
-    generator = torch.Generator().manual_seed(lesson.seed * 7919 + epoch)
-    order = torch.randperm(samples, generator=generator)[: steps * size]
-    view = epoch % view_count(lesson.train)
-    look, ready = View(lesson.augment, samples, lesson.seed, view), Prepare(lesson.input)
-    for indices, raw in read(lesson.dataset, order, size, lesson.train.workers):
-        taps = {} if lesson.teacher is None else lesson.teacher.take(view, indices)
-        batch = Batch(ready(look(raw, indices)), lesson.labels[indices], taps)
-        yield batch.to(lesson.device)
-
-
-def read(dataset: Any, order: Tensor, size: int, workers: int) -> Iterator[tuple[Tensor, Any]]:
-    """Yield (indices, raw samples), from ``take`` or through a data loader."""
-    parts = torch.split(order, size)
-    if hasattr(dataset, "take"):
-        for indices in parts:
-            yield indices, dataset.take(indices.numpy())
-        return
-    from torch.utils.data import DataLoader, Subset
-
-    loader: Any = DataLoader(Subset(dataset, order.tolist()), size, num_workers=workers)
-    for indices, (raw, _) in zip(parts, loader, strict=True):
-        yield indices, raw
-
-
-def _save(
-    path: Path, student: nn.Module, optimiser: torch.optim.Optimizer, done: Mapping[str, Any]
-) -> None:
+def _save(path: Path, course: Course) -> None:
     """Write the checkpoint so that a kill at any moment leaves the old or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".tmp")
+    state: Mapping[str, Any] = {
+        "student": course.student.state_dict(),
+        "optimiser": course.optimiser.state_dict(),
+        "done": dict(course.done),
+        "watch": course.watch.state(),
+        "average": None if course.average is None else course.average.state(),
+    }
     with fresh.open("wb") as file:
-        torch.save(
-            {
-                "student": student.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "done": dict(done),
-            },
-            file,
-        )
+        torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
 
 
-def _resume(path: Path, student: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+def _resume(path: Path, course: Course) -> None:
     if not path.exists():
-        return {"epoch": 0, "history": [], "cpu_s": 0.0, "seconds": 0.0}
+        return
     saved = torch.load(path, weights_only=True)
-    student.load_state_dict(saved["student"])
-    optimiser.load_state_dict(saved["optimiser"])
-    done: dict[str, Any] = saved["done"]
-    return done
+    course.student.load_state_dict(saved["student"])
+    course.optimiser.load_state_dict(saved["optimiser"])
+    course.done, course.watch = saved["done"], Watch(**saved["watch"])
+    if course.average is not None:
+        course.average.load(saved["average"])

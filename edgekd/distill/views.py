@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgekd.errors import RecipeError
 from edgekd.spec import Input, Train
 
 
@@ -35,6 +36,53 @@ def draw(samples: int, dims: int, seed: int, view: int) -> Tensor:
     """Uniform numbers of one view for all samples: (samples, dims) float32."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + view)
     return torch.rand(samples, dims, generator=generator)
+
+
+def fresh(seed: int) -> int:
+    """Seed of the numbers that only the student's corruption draws."""
+    return seed * 31 + 17
+
+
+def check_augment(augment: Any, at: str) -> None:
+    """Refuse an augmentation that is not a function of the numbers it is given.
+
+    Args:
+        augment: What the recipe's call returned.
+        at: Which field of the recipe.
+
+    Raises:
+        RecipeError: It has no ``dims``, or gives another result for the same numbers: cached
+            outputs of the teacher would belong to other samples than the student sees.
+    """
+    dims = getattr(augment, "dims", None)
+    if not isinstance(dims, int) or dims < 1 or not callable(augment):
+        raise RecipeError(
+            f"{type(augment).__name__} is not driven by the numbers of a view",
+            at=f"recipe: {at}",
+            hint="return an object with dims: int and __call__(images, uniform (batch, dims))",
+        )
+
+
+def check_repeats(augment: Augment, x: Tensor, at: str) -> None:
+    """Refuse an augmentation that is random by itself; see `check_augment`.
+
+    Args:
+        augment: The augmentation.
+        x: Some samples, floats (batch, …).
+        at: Which field of the recipe.
+
+    Raises:
+        RecipeError: Two calls with the same numbers differ.
+    """
+    numbers = torch.linspace(0.05, 0.95, len(x) * augment.dims).reshape(len(x), augment.dims)
+    first, second = augment(x, numbers), augment(x, numbers)
+    if not torch.equal(first, second):
+        raise RecipeError(
+            f"{type(augment).__name__} is random by itself: cached outputs of the teacher would"
+            " belong to other samples than the student sees",
+            at=f"recipe: {at}",
+            hint="draw from the numbers that are passed, nothing else",
+        )
 
 
 def view_count(train: Train) -> int:
@@ -117,7 +165,10 @@ class View:
 
     def __call__(self, raw: Any, indices: Tensor) -> Tensor:
         """raw: (batch, …) as the data set gives it; indices: (batch,) places in the data set."""
-        x = as_tensor(raw)
+        return self.change(as_tensor(raw), indices)
+
+    def change(self, x: Tensor, indices: Tensor) -> Tensor:
+        """The same for floats (batch, …)."""
         if self._augment is None or self._numbers is None:
             return x
         return self._augment(x, self._numbers[indices])

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from edgekd.calls import invoke
-from edgekd.distill.teacher import Scaling, Taps, keep_outputs, open_teacher
-from edgekd.distill.views import Prepare, View, view_count
+from edgekd.distill.teacher import Scaling, Taps, keep_outputs, limited, open_teacher
+from edgekd.distill.views import Prepare, View, as_tensor, check_augment, check_repeats, view_count
 from edgekd.events import Emit, Progress
 from edgekd.spec import Call, Input, Network, Train, rebuild
 
@@ -27,8 +27,8 @@ def teach(
     Features are standardised per dimension over all views (the paper's MSE is scale-free then).
 
     Args:
-        spec: ``network`` (the teacher), ``input``, ``output``, ``train``, ``data``, ``seed``,
-            ``base``.
+        spec: ``network`` (the teacher), ``input``, ``output``, ``inner`` (taps inside it that the
+            objective reads), ``train``, ``data``, ``seed``, ``base``.
         inputs: ``teacher``.
         out: Gets one array a view and tap, float16, and ``outputs.json``.
         emit: Progress.
@@ -39,9 +39,13 @@ def teach(
     budget, base = rebuild(Train, spec["train"]), Path(spec["base"])
     network = rebuild(Network, spec["network"])
     ready = Prepare(network.input or rebuild(Input, spec["input"]))
-    run = open_teacher(inputs["teacher"], base, spec["output"])
+    run = open_teacher(inputs["teacher"], base, spec["output"], spec["inner"])
     train = invoke(Call(**spec["data"]), base).train
     augment = None if budget.augment is None else invoke(budget.augment, base)
+    if augment is not None:
+        check_augment(augment, "Train.augment")
+        some = torch.arange(min(4, len(train)))
+        check_repeats(augment, as_tensor(_raw(train, some)), "Train.augment")
     views = view_count(budget)
     progress = Progress(emit, "teach", views * len(train), "images")
     kept: list[Taps] = []
@@ -49,16 +53,17 @@ def teach(
         look = View(augment, len(train), spec["seed"], number)
         parts: list[Taps] = []
         for indices in torch.split(torch.arange(len(train)), BATCH):
-            parts.append(run(ready(look(_raw(train, indices), indices))))
+            taps = run(ready(look(_raw(train, indices), indices)))
+            parts.append(limited(taps, network.access, network.top))
             progress.advance(len(indices))
         kept.append({tap: torch.cat([p[tap] for p in parts]) for tap in parts[0]})
     scaling = None
     if "features" in kept[0]:
         scaling = Scaling.of(torch.cat([view["features"] for view in kept]))
         kept = [scaling(view) for view in kept]
-    keep_outputs(out, kept, scaling)
-    widths = {tap: int(value.shape[1]) for tap, value in kept[0].items()}
-    return {"views": views, "samples": len(train), "widths": widths}
+    keep_outputs(out, kept, scaling, network.access, network.top)
+    shapes = {tap: list(value.shape[1:]) for tap, value in kept[0].items()}
+    return {"views": views, "samples": len(train), "shapes": shapes}
 
 
 def _raw(dataset: Any, indices: Tensor) -> Any:

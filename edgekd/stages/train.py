@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from edgekd.artefact import Artefact, open_artefact
 from edgekd.backends.torch_eager import MAIN, WEIGHTS, save_network
 from edgekd.calls import invoke
 from edgekd.distill import terms
+from edgekd.distill.launch import launch
+from edgekd.distill.lesson import Lesson
+from edgekd.distill.parallel import check_shares, join
 from edgekd.distill.rollouts import Practice
 from edgekd.distill.student import Student, width_of
-from edgekd.distill.teacher import Taps, TeacherOutputs, open_outputs, open_teacher
-from edgekd.distill.trainer import Lesson, fit
-from edgekd.distill.views import Prepare, as_tensor, in_process, spec_input
+from edgekd.distill.teacher import Taps, TeacherOutputs, limited, open_outputs, open_teacher
+from edgekd.distill.trainer import fit
+from edgekd.distill.views import (
+    Augment,
+    Prepare,
+    as_tensor,
+    check_augment,
+    in_process,
+    spec_input,
+)
 from edgekd.errors import DataError, RecipeError
-from edgekd.events import Emit
+from edgekd.events import Emit, silent
 from edgekd.graph.count import count_macs, count_params
 from edgekd.inputs import save_arrays
 from edgekd.spec import Call, Input, Network, Objective, Train, rebuild
-from edgekd.tasks.base import Model, labels_of
+from edgekd.tasks.base import Model, Task, labels_of
 from edgekd.tasks.open import open_task
 
 
@@ -48,39 +60,52 @@ def train(
         StageError: The loss is not finite, or memory ran out.
     """
     network, budget = rebuild(Network, spec["network"]), rebuild(Train, spec["train"])
+    if budget.processes > 1 and "RANK" not in os.environ:
+        return launch("edgekd.stages.train:train", spec, inputs, out, budget.processes, emit)
     contract = network.input or rebuild(Input, spec["input"])
     objective, base = rebuild(Objective, spec["objective"]), Path(spec["base"])
     for term in objective.terms:
-        terms.check(term)
-    data = invoke(Call(**spec["data"]), base)
+        terms.check(term, base)
+    data, task = invoke(Call(**spec["data"]), base), open_task(spec["task"], base)
     labels = torch.from_numpy(labels_of(data.train))
-    classes = _width(objective, labels, spec["output"])
     device = _device(spec["device"])
+    crew = join(device)
+    check_shares(budget, objective, len(labels))
+    classes = _width(objective, labels, spec["output"])
     teacher = open_outputs(inputs["teach"]) if "teach" in inputs else None
     torch.manual_seed(spec["seed"])
     backbone = invoke(network.build, base)
     probe = Prepare(contract)(as_tensor(_first(data.train)))
     features = width_of(backbone, spec["output"], probe)
-    widths = {} if teacher is None else teacher.widths
-    student = Student(backbone, spec["output"], features, classes, objective, widths)
-    augment = None if budget.augment is None else invoke(budget.augment, base)
+    shapes = {} if teacher is None else teacher.shapes
+
+    def student_of(network: nn.Module) -> Student:
+        return Student(network, spec["output"], features, classes, objective, shapes, labels, probe)
+
+    student = student_of(backbone)
+    if any(term.source.startswith("peer:") for term in objective.terms):
+        student.peer = student_of(invoke(network.build, base))
     lesson = Lesson(
         data.train,
         labels,
         contract,
         budget,
-        objective,
-        augment,
+        _augment(budget.augment, base, "Train.augment"),
         teacher,
         spec["seed"],
         device,
-        _practice(spec, inputs, data, budget, teacher),
+        _practice(spec, inputs, data, budget, objective, teacher),
+        _augment(budget.corrupt, base, "Train.corrupt"),
+        _validation(task, data, contract, device, emit),
+        base,
+        crew,
     )
     facts = fit(student, lesson, out, spec["step"], emit)
+    if not crew.first:
+        return facts
     student.to("cpu").eval()
     save_network(backbone, network.build, contract, out, student.head)
     Artefact(out, MAIN, "torch", {}, spec_input(contract), "fp32", (MAIN, WEIGHTS)).save()
-    task = open_task(spec["task"], base)
     model = in_process(backbone, contract)
     state = task.fit(model, data)
     save_arrays(out / "state.npz", state)
@@ -94,17 +119,38 @@ def train(
     }
 
 
+def _augment(call: Call | None, base: Path, at: str) -> Augment | None:
+    if call is None:
+        return None
+    augment: Augment = invoke(call, base)
+    check_augment(augment, at)
+    return augment
+
+
+def _validation(
+    task: Task, data: Any, contract: Input, device: torch.device, emit: Emit
+) -> Callable[[nn.Module], float]:
+    """Score of a backbone on the validation split, larger is better."""
+
+    def validate(backbone: nn.Module) -> float:
+        model = in_process(backbone, contract, device)
+        score = task.score(model, data, "val", task.fit(model, data), silent)
+        return score.value if score.higher_is_better else -score.value
+
+    return validate
+
+
 def _width(objective: Objective, labels: torch.Tensor, output: str) -> int:
     """Width of the logits: the classes, or the length of a label vector.
 
     Raises:
         RecipeError: A label term does not fit the labels or what the network returns.
     """
-    own = [term for term in objective.terms if not terms.needs_teacher(term)]
-    kinds = {terms.divergence_of(term, labels) for term in own}
-    if output == "features" and kinds - {"ce"}:
+    own = [term for term in objective.terms if not term.source]
+    wrong = {terms.divergence_of(term, labels) for term in own} - {"ce", "contrastive"}
+    if output == "features" and wrong:
         raise RecipeError(
-            f"a network that returns features cannot learn labels by {(kinds - {'ce'}).pop()!r}",
+            f"a network that returns features cannot learn labels by {wrong.pop()!r}",
             at="recipe: output",
             hint="output='logits': the network returns what the labels hold",
         )
@@ -118,12 +164,19 @@ def _practice(
     inputs: Mapping[str, Path],
     data: Any,
     budget: Train,
+    objective: Objective,
     cached: TeacherOutputs | None,
 ) -> Practice | None:
     """How the student acts, where the recipe wants it to."""
     rollout, base = budget.rollout, Path(spec["base"])
     if rollout is None:
         return None
+    if any(term.divergence == "crd" for term in objective.terms):
+        raise RecipeError(
+            "term 'crd' remembers the samples of the data; what a rollout meets is not among them",
+            at="recipe: Train.rollout",
+            hint="another divergence, or no rollouts",
+        )
 
     def act(model: Model, number: int, seed: int) -> Any:
         return invoke(rollout, base, model=model, data=data, round=number, seed=seed)
@@ -136,11 +189,12 @@ def _practice(
 
 def _judge(folder: Path, base: Path, output: str, cached: TeacherOutputs) -> Callable[[Any], Taps]:
     """What the teacher says to raw samples, scaled like its cached outputs."""
-    run, kept = open_teacher(folder, base, output), open_artefact(folder).input
+    inner = sorted(set(cached.shapes) - {"logits", "features"})
+    run, kept = open_teacher(folder, base, output, inner), open_artefact(folder).input
     ready, scale = Prepare(rebuild(Input, kept)), cached.scaling
 
     def judge(raw: Any) -> Taps:
-        taps = run(ready(as_tensor(raw)))
+        taps = limited(run(ready(as_tensor(raw))), cached.access, cached.top)
         return taps if scale is None else scale(taps)
 
     return judge

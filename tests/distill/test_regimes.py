@@ -101,7 +101,7 @@ def test_class_weights_come_through_the_spec():
     term = rebuild(Term, plain(Term("label", "ce", args={"weights": (1.0, 5.0)})))
     logits, labels = torch.tensor([[0.3, -0.2], [1.0, 0.5]]), torch.tensor([0, 1])
     wanted = torch.nn.functional.cross_entropy(logits, labels, torch.tensor([1.0, 5.0]))
-    assert torch.equal(terms.against_label(term, logits, labels), wanted)
+    assert torch.equal(terms.against_label(term, {"logits": logits}, labels), wanted)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_an_interrupted_on_policy_training_ends_as_an_unbroken_one(tmp_path, mon
     real, seen = trainer._epoch, []
 
     def stop_at_fifth(*arguments):
-        seen.append(arguments[3])
+        seen.append(1)
         if len(seen) == 5:
             raise KeyboardInterrupt
         return real(*arguments)

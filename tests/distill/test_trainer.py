@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from edgekd.distill import trainer
+from edgekd.distill.lesson import Lesson
 from edgekd.distill.student import Student
-from edgekd.distill.trainer import Lesson, TeacherOutputs, fit
+from edgekd.distill.teacher import TeacherOutputs
+from edgekd.distill.trainer import fit
 from edgekd.distill.views import View, crop_and_turn
 from edgekd.errors import StageError
 from edgekd.events import silent
@@ -50,7 +52,6 @@ def lesson(epochs=4, lr=1e-2, workers=0):
         torch.from_numpy(data.labels),
         Input((3, 16, 16), (0.5,) * 3, (0.5,) * 3),
         train,
-        TERMS,
         crop_and_turn(),
         TeacherOutputs(outputs),
         3,
@@ -60,7 +61,7 @@ def lesson(epochs=4, lr=1e-2, workers=0):
 
 def student():
     torch.manual_seed(0)
-    return Student(Net(), "features", 6, 3, TERMS, {"features": 5})
+    return Student(Net(), "features", 6, 3, TERMS, {"features": (5,)})
 
 
 def same(a, b):
