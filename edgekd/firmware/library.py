@@ -17,13 +17,17 @@ from numpy.typing import NDArray
 from edgekd.errors import BudgetError
 from edgekd.firmware.arena import Arena, plan
 from edgekd.firmware.boards import Board
-from edgekd.firmware.emit import Port, check_prefix, emit, ports
+from edgekd.firmware.emit import ABI, Port, check_prefix, emit, ports
 from edgekd.firmware.lower import lower
 from edgekd.firmware.program import Program
 from edgekd.firmware.reference import run
 from edgekd.firmware.tflite import inline_buffers, read_tflite
+from edgekd.firmware.tflm import flavour
 
-__all__ = ["Budget", "Firmware", "extremes", "load", "write"]
+__all__ = ["CARD", "Budget", "Firmware", "extremes", "load", "write"]
+
+CARD = "firmware.json"
+"""What a program needs to know of the library: ports, memory, core."""
 
 Sample = Sequence[NDArray[Any]]
 
@@ -164,25 +168,25 @@ def write(
     texts = emit(firmware.program, firmware.arena, firmware.prefix, firmware.names)
     texts[f"golden/{firmware.prefix}_golden.h"] = _golden_header(firmware, vectors)
     texts.update(_support(firmware.prefix, board))
+    texts.update(flavour(firmware.model, firmware.program, firmware.prefix))
     facts = _facts(firmware, len(vectors), texts)
-    texts["operators.json"] = _json(dict(firmware.program.operators))
+    texts[CARD] = _json(_card(firmware, board, facts))
+    texts["README.md"] = _readme(firmware, board)
+    texts["LICENSE"] = (files("edgekd.data") / "licences" / "Apache-2.0.txt").read_text("utf-8")
     for name, text in texts.items():
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     (out / "selftest" / "run_emulator.sh").chmod(0o755)
     (out / "model.tflite").write_bytes(firmware.model)
-    return {**facts, "files": [*sorted(texts), "model.tflite"]}
+    (out / "SHA256SUMS").write_text(checksums(out, [*texts, "model.tflite"]), encoding="utf-8")
+    return {**facts, "files": [*sorted(texts), "SHA256SUMS", "model.tflite"]}
 
 
-def checksums(folder: Path) -> str:
-    """Return the text of SHA256SUMS: every file below a folder but itself."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return "".join(
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
-        for path in paths
-        if path.name != "SHA256SUMS"
-    )
+def checksums(folder: Path, names: Sequence[str]) -> str:
+    """Return the text of SHA256SUMS for files of a folder, as ``sha256sum -c`` reads it."""
+    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    return "".join(f"{digests[name]}  {name}\n" for name in sorted(names))
 
 
 def _json(value: Any) -> str:
@@ -202,6 +206,66 @@ def _facts(firmware: Firmware, vectors: int, texts: Mapping[str, str]) -> dict[s
         "weights_crc32": crc.group(1),
         "prefix": firmware.prefix,
     }
+
+
+def _card(firmware: Firmware, board: Board, facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **facts,
+        "abi": ABI,
+        "core": board.core,
+        "inputs": [_described(port, firmware) for port in firmware.inputs],
+        "outputs": [_described(port, firmware) for port in firmware.outputs],
+    }
+
+
+def _described(port: Port, firmware: Firmware) -> dict[str, Any]:
+    value = port.value
+    number = next(n for n in firmware.names if firmware.program.values[n] is value)
+    return {
+        "name": firmware.names[number],
+        "symbol": port.name,
+        "shape": list(value.shape),
+        "dtype": value.dtype,
+        "scale": value.scale,
+        "zero_point": value.zero,
+    }
+
+
+def _readme(firmware: Firmware, board: Board) -> str:
+    p = firmware.prefix
+    buffers = [(port, "q_" + port.name) for port in (*firmware.inputs, *firmware.outputs)]
+    declared = "\n".join(
+        f"static {port.value.dtype}_t {name}[{p.upper()}_{port.macro}_COUNT];"
+        for port, name in buffers
+    )
+    source, target = firmware.inputs[0], firmware.outputs[0]
+    text = (files("edgekd.firmware") / "support" / "README.md").read_text("utf-8")
+    for mark, value in (
+        ("@PREFIX@", p),
+        ("@UPPER@", p.upper()),
+        ("@CORE@", board.core),
+        ("@BUFFERS@", declared),
+        ("@CALL@", ", ".join(["arena", *(name for _, name in buffers)])),
+        ("@IN@", source.name),
+        ("@IN_COUNT@", f"{p.upper()}_{source.macro}_COUNT"),
+        ("@OUT@", target.name),
+        ("@TABLE@", _port_table(firmware)),
+        ("@ARENA@", f"{firmware.arena.size:,}"),
+        ("@IO@", f"{firmware.io_bytes:,}"),
+    ):
+        text = text.replace(mark, value)
+    return text
+
+
+def _port_table(firmware: Firmware) -> str:
+    rows = ["| port | direction | shape | type | scale | zero point |", "|---|---|---|---|---|---|"]
+    for direction, ports_ in (("in", firmware.inputs), ("out", firmware.outputs)):
+        for port in ports_:
+            value = port.value
+            shape = " × ".join(map(str, value.shape))
+            numbers = f"{value.dtype} | {value.scale:.9g} | {value.zero}"
+            rows.append(f"| `{port.name}` | {direction} | {shape} | {numbers} |")
+    return "\n".join(rows)
 
 
 # --- golden vectors ----------------------------------------------------------------------------

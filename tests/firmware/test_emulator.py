@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 
 import pytest
 
@@ -83,8 +84,6 @@ def test_a_fault_ends_the_emulator(contents, tmp_path):
 
 
 def test_the_script_in_the_folder_does_the_same(contents, tmp_path):
-    import subprocess
-
     write(load(contents["transformer"], "net"), tmp_path, BOARDS["cortex-m4"])
     done = subprocess.run(
         ["sh", str(tmp_path / "selftest" / "run_emulator.sh")],
@@ -115,3 +114,15 @@ def test_the_stack_is_bounded_along_the_deepest_path():
     assert cross.stack_bound(graph, "a") == 116
     with pytest.raises(StageError, match="calls itself"):
         cross.stack_bound(graph + 'edge: { sourcename: "c" targetname: "a" }', "a")
+
+
+@pytest.mark.needs("cmake", install="apt-get install cmake")
+def test_cmake_cross_compiles_with_the_toolchain_file(contents, tmp_path):
+    board = BOARDS["cortex-m4"]
+    write(load(contents["transformer"], "net"), tmp_path, board)
+    build = tmp_path / "build"
+    toolchain = f"-DCMAKE_TOOLCHAIN_FILE={tmp_path / 'cmake' / 'toolchain.cmake'}"
+    command = ["cmake", "-S", str(tmp_path), "-B", str(build), toolchain]
+    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", str(build)], check=True, capture_output=True)
+    assert cross.emulate(build / "net_selftest", board).passed

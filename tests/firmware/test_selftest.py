@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import subprocess
 import threading
 
@@ -11,7 +13,7 @@ import pytest
 from edgekd.errors import BudgetError, UsageError
 from edgekd.firmware.boards import BOARDS, board
 from edgekd.firmware.host import WARNINGS, HostLibrary, compile_shared, compiler
-from edgekd.firmware.library import Budget, checksums, load, write
+from edgekd.firmware.library import Budget, load, write
 from edgekd.firmware.reference import run
 from tests.firmware.building import SANITIZE, drawn, selftest
 from tests.firmware.networks import inception, transformer
@@ -87,7 +89,7 @@ def test_facts_name_what_was_written(folder):
     assert facts["arena_bytes"] == firmware.arena.size
     assert facts["macs"] == firmware.program.macs
     assert facts["vectors"] == 8
-    assert len(checksums(out).splitlines()) >= len(facts["files"])
+    assert (out / "SHA256SUMS").read_text().count("\n") == len(facts["files"]) - 1
 
 
 def test_no_allocation_no_libm_no_static_state(folder):
@@ -193,8 +195,6 @@ def test_helpers_round_as_the_contract_says(folder):
     made = out / "helpers.so"
     command = [compiler(), *WARNINGS, "-shared", "-fPIC", "-I", str(out / "include"), str(source)]
     subprocess.run([*command, "-o", str(made)], check=True)
-    import ctypes
-
     q = ctypes.CDLL(str(made)).q
     q.argtypes, q.restype = (
         [ctypes.c_float],
@@ -212,3 +212,63 @@ def test_budgets_and_names_are_refused_with_numbers(contents):
         load(contents["battery"], "1st")
     with pytest.raises(UsageError, match="cortex-m99"):
         board("cortex-m99")
+
+
+def test_the_example_of_the_readme_compiles(folder):
+    out, _, _ = folder
+    code = (out / "README.md").read_text().split("```c\n")[1].split("```")[0]
+    source = out / "example.c"
+    source.write_text(code + "float infer(const float *values);\n")
+    command = [compiler(), *WARNINGS[:4], "-c", "-I", str(out / "include"), str(source)]
+    subprocess.run([*command, "-o", str(out / "example.o")], check=True)
+
+
+def test_the_card_describes_ports_and_memory(folder):
+    out, firmware, _ = folder
+    card = json.loads((out / "firmware.json").read_text())
+    assert card["abi"] == 1
+    assert card["arena_bytes"] == firmware.arena.size
+    assert [port["shape"] for port in card["inputs"]] == [
+        list(q.value.shape) for q in firmware.inputs
+    ]
+    assert card["outputs"][0]["scale"] == firmware.outputs[0].value.scale
+
+
+def test_the_tflm_flavour_registers_what_the_model_has(folder):
+    out, firmware, _ = folder
+    text = (out / "tflm" / "op_resolver.inc").read_text()
+    assert f"MicroMutableOpResolver<{len(firmware.program.operators)}>" in text
+    assert "#error" not in text
+    array = (out / "tflm" / f"{firmware.prefix}_model_data.cc").read_text()
+    numbers = array.split("= {")[1].rstrip("};\n").split(",")
+    assert bytes(map(int, numbers)) == (out / "model.tflite").read_bytes()
+
+
+@pytest.mark.needs("cmake", install="apt-get install cmake")
+def test_cmake_builds_the_library_and_the_self_test(folder, tmp_path):
+    out, firmware, _ = folder
+    subprocess.run(["cmake", "-S", str(out), "-B", str(tmp_path)], check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", str(tmp_path)], check=True, capture_output=True)
+    done = subprocess.run([str(tmp_path / f"{firmware.prefix}_selftest")], check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.needs(
+    "aarch64-linux-gnu-gcc",
+    "qemu-aarch64",
+    install="apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user",
+)
+def test_the_self_test_passes_on_emulated_aarch64(folder):
+    out, _, _ = folder
+    include = [f"-I{out / name}" for name in ("include", "src", "golden", "selftest")]
+    sources = [
+        *(out / "src").glob("*.c"),
+        out / "selftest" / "selftest.c",
+        out / "selftest" / "host.c",
+    ]
+    image = out / "selftest.aarch64"
+    command = ["aarch64-linux-gnu-gcc", *WARNINGS[:5], "-O2", "-static", *include]
+    subprocess.run([*command, *map(str, sources), "-o", str(image)], check=True)
+    done = subprocess.run(["qemu-aarch64", str(image)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.endswith("PASS\n")

@@ -13,6 +13,7 @@ import pytest
 from edgekd.firmware.arena import plan
 from edgekd.firmware.reference import run
 from edgekd.firmware.tflite import inline_buffers
+from edgekd.firmware.tflm import arena_of
 from tests.firmware.building import drawn, programmed
 from tests.firmware.networks import RELU, RELU6, Net, inception, transformer
 
@@ -52,6 +53,15 @@ def test_a_decision_transformer_is_equal_and_needs_half_of_the_memory(tmp_path):
     difference, arena, program = compared(transformer().bytes(), tmp_path)
     assert difference == 0
     assert plan(program).size < arena / 2
+    assert arena_of((tmp_path / "m.tflite").read_bytes()) == (arena, "")
+
+
+def test_an_arena_that_cannot_be_measured_says_why():
+    net = Net()
+    net.output(net.unary("GELU", net.feed(1, 4)))
+    size, why = arena_of(net.bytes())
+    assert size is None
+    assert "GELU" in why
 
 
 def test_a_16_bit_transformer_is_near(tmp_path):
