@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd import steps
 from edgekd.device.fingerprint import here
+from edgekd.device.reach import reach
 from edgekd.discover import load_recipe, load_target
 from edgekd.errors import SetupError, StageError, UnbuiltError, UsageError
 from edgekd.events import Emit, Event, silent
@@ -151,11 +152,11 @@ def profile(
     duration: float | None = None,
     emit: Emit = silent,
 ) -> dict[str, Any]:
-    """Measure a bundle's latency on this machine; needs its runtime, not torch.
+    """Measure a bundle's latency on a device; needs its runtime there, not torch.
 
     Args:
         bundle: Folder or zip.
-        on: ``local``.
+        on: Where the device is: ``local``, ``ssh:HOST``, or a name of the user's list.
         runs: Timed inferences.
         threads: Threads of the runtime.
         pin: Core to run on.
@@ -168,15 +169,16 @@ def profile(
     import numpy as np
 
     from edgekd.bundle import open_bundle
-    from edgekd.device.link import Agent, agent_command
+    from edgekd.device.link import Agent, agent_command, agent_on
 
-    _local(on)
+    if pin is not None and not reach(on).local:
+        raise UsageError("only this machine's cores can be pinned", at="--pin", hint="--on local")
     with open_bundle(bundle) as opened:
         shipped, measure = opened.manifest["artefact"], opened.manifest["target"]["measure"]
         with np.load(opened.path / opened.manifest["golden"]["file"]) as golden:
             feeds = {n: golden[n] for n in golden.files if not n.startswith("output:")}
-        command = None if pin is None else ["taskset", "-c", str(pin), *agent_command()]
-        with Agent(command) as agent:
+        command = ["taskset", "-c", str(pin), *agent_command()]
+        with agent_on(on) if pin is None else Agent(command) as agent:
             options = {**shipped["options"], "threads": threads or measure["threads"]}
             loaded = agent.load(shipped["runtime"], opened.path / shipped["main"], **options)
             timing = agent.time(

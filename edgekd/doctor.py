@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.agent import facts
-from edgekd.errors import EdgekdError, SetupError, TargetError
+from edgekd.errors import EdgekdError, TargetError
 from edgekd.extras import EXTRAS, installed, pip_install
 from edgekd.version import __version__
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Diagnosis", "examine"]
 
 LOW_DISK_GIB = 2.0
+LOW_MEMORY_MIB = 2048
+"""Free memory of a Jetson below which building an engine often fails."""
 _TRAIN = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime")
 
 
@@ -116,7 +118,7 @@ def examine(target: str | None = None, on: str = "local", *, ask: Facts | None =
 
     Args:
         target: A target to judge; None judges all, where nothing counts as lacking.
-        on: Where the device is: ``local``.
+        on: Where the device is: ``local``, ``ssh:HOST``, or a name of the user's list.
         ask: Returns the device's facts; by default the agent is started there.
 
     Raises:
@@ -213,13 +215,9 @@ def _package(distribution: str, extra: str) -> Check:
 
 
 def _facts(on: str) -> Mapping[str, Any]:
-    if on != "local":
-        raise SetupError(
-            f"edgekd {__version__} cannot reach {on!r}", hint="--on local is what it can reach"
-        )
-    from edgekd.device.link import Agent
+    from edgekd.device.link import agent_on
 
-    with Agent() as agent:
+    with agent_on(on) as agent:
         return agent.facts()
 
 
@@ -228,8 +226,45 @@ def _device(on: str, ask: Facts) -> tuple[Mapping[str, Any] | None, list[Check]]
         device = ask()
     except EdgekdError as error:
         return None, [Check("device", on, "lacks", error.what, error.hint or "")]
-    runtimes = ", ".join(f"{n} {v}" for n, v in sorted(device["runtimes"].items())) or "no runtime"
-    return device, [Check("device", on, "ok", f"{device['cpu'] or device['arch']}; {runtimes}")]
+    have = sorted((n, v) for n, v in device["runtimes"].items() if v)
+    runtimes = ", ".join(f"{n} {v}" for n, v in have) or "no runtime"
+    checks = [Check("device", on, "ok", f"{device['cpu'] or device['arch']}; {runtimes}")]
+    return device, checks + list(_board(device))
+
+
+def _board(device: Mapping[str, Any]) -> Iterable[Check]:
+    """Tell what stands in the way of building and measuring on a board."""
+    if device.get("numpy", "") is None:
+        yield Check("device", "numpy", "lacks", "not installed", "apt-get install python3-numpy")
+    tools, tegra = device.get("tools") or {}, device.get("jetson")
+    if tools.get("trtexec"):
+        yield Check("device", "trtexec", "ok", f"{tools['trtexec']}, {tools['trtexec_version']}")
+    elif tools.get("trtexec_fault") or tegra:
+        found = tools.get("trtexec_fault") or "not found"
+        yield Check("device", "trtexec", "lacks", found, "sudo apt-get install libnvinfer-bin")
+    free = tools.get("disk_free_mib")
+    if free is not None and free < LOW_DISK_GIB * 1024:
+        yield Check("device", "free disk", "lacks", f"{free} MiB", "free some space on the device")
+    memory = tools.get("memory_free_mib")
+    if tegra and memory is not None:
+        low = memory < LOW_MEMORY_MIB
+        fix = "sudo systemctl isolate multi-user.target (ends the desktop)" if low else ""
+        yield Check("device", "free memory", "note" if low else "ok", f"{memory} MiB", fix)
+    if tegra:
+        release = f"L4T {tegra['l4t']}, JetPack {tegra['jetpack'] or 'not known'}"
+        yield Check("device", "release", "ok", release)
+
+
+def _mode(target: Target, device: Mapping[str, Any]) -> list[Check]:
+    """Compare the power mode by its name; changing it is the user's, never edgekd's."""
+    tegra = device.get("jetson")
+    if target.power_mode is None or not tegra:
+        return []
+    found, part = tegra["power_mode"], f"target {target.name}"
+    if found == target.power_mode:
+        return [Check(part, "power mode", "ok", found)]
+    fix = f"sudo nvpmodel -m N, where nvpmodel -q --verbose names N {target.power_mode}"
+    return [Check(part, "power mode", "note", f"{found}, wanted {target.power_mode}", fix)]
 
 
 # --- a target ----------------------------------------------------------------------------------
@@ -242,6 +277,7 @@ def _target(target: Target, device: Mapping[str, Any] | None, *, asked: bool) ->
     works = any(not found for found in faults.values())
     missing: Literal["lacks", "note"] = "lacks" if asked and not works else "note"
     checks = [_architecture(target, device, asked=asked)] if target.arch and device else []
+    checks += _mode(target, device) if device else []
     for name, found in faults.items():
         what = "; ".join(what for what, _ in found) or _works(name)
         fix = "; ".join(dict.fromkeys(fix for _, fix in found if fix))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.bundle.integrity import Audit, audit
 from edgekd.bundle.manifest import beyond, faults
 from edgekd.bundle.read import Bundle, open_bundle, read_manifest
-from edgekd.errors import EdgekdError, SetupError, UsageError, VerifyError
+from edgekd.errors import EdgekdError, UsageError, VerifyError
 from edgekd.events import Emit, Event, silent
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def verify(
         hashes_only: Check files and manifest; load no runtime, import nothing but the standard
             library.
         task: Measure the task metric again, on the recipe's data.
-        on: ``local``.
+        on: Where the artefact runs: ``local``, ``ssh:HOST``, or a name of the user's list.
         expect: Digest that the bundle must have (sha256 of its ``SHA256SUMS``). Checksums inside
             a bundle prove that it is whole; this proves which one it is.
         emit: Progress.
@@ -102,8 +102,13 @@ def verify(
         RuntimeCrash: The runtime died.
         UsageError: There is no bundle, or ``expect`` is no sha256.
     """
-    if on != "local":
-        raise SetupError(f"only --on local can be reached in this version, got {on!r}", at="--on")
+    from edgekd.device.reach import reach
+
+    place = reach(on)
+    if task and not place.local:
+        raise UsageError(
+            "the task metric is measured here only", at="--task", hint="leave out --task, or --on"
+        )
     pin = None if expect is None else _pin(expect)
     bundle = Path(bundle)
     emit(Event("start", "verify", f"hashing {bundle}"))
@@ -112,7 +117,8 @@ def verify(
     checks += [] if pin is None else [_pinned(found, pin)]
     notes = [found.note] if found.note else []
     if not hashes_only or task:
-        checks += _behaviour(bundle, checks, notes, golden=not hashes_only, task=task, emit=emit)
+        wanted = {"golden": not hashes_only, "task": task}
+        checks += _behaviour(bundle, checks, notes, on, **wanted, emit=emit)
     report = _report(bundle, found, checks, notes)
     emit(Event("end", "verify", report["status"]))
     if report["status"] == "failed":
@@ -191,7 +197,14 @@ def _pinned(found: Audit, pin: str) -> Check:
 
 
 def _behaviour(
-    bundle: Path, before: list[Check], notes: list[str], *, golden: bool, task: bool, emit: Emit
+    bundle: Path,
+    before: list[Check],
+    notes: list[str],
+    on: str,
+    *,
+    golden: bool,
+    task: bool,
+    emit: Emit,
 ) -> list[Check]:
     """Run the artefact, unless its files are not what was written: those are not run."""
     wanted = [*([GOLDEN] if golden else []), *([TASK] if task else [])]
@@ -203,18 +216,18 @@ def _behaviour(
     with open_bundle(bundle) as opened:
         if golden:
             emit(Event("progress", "verify", "running the golden inputs"))
-            checks.append(_golden(opened, notes))
+            checks.append(_golden(opened, notes, on))
         if task:
             emit(Event("progress", "verify", "measuring the task metric"))
             checks.append(_task(opened, emit))
     return checks
 
 
-def _golden(bundle: Bundle, notes: list[str]) -> Check:
+def _golden(bundle: Bundle, notes: list[str], on: str) -> Check:
     """Give the golden inputs to the artefact, one at a time as on the device."""
     import numpy as np
 
-    from edgekd.device.link import Agent
+    from edgekd.device.link import agent_on
 
     manifest = bundle.manifest
     artefact, golden = manifest["artefact"], manifest["golden"]
@@ -222,16 +235,12 @@ def _golden(bundle: Bundle, notes: list[str]) -> Check:
         arrays = {name: archive[name] for name in archive.files}
     feeds = {name: array for name, array in arrays.items() if not name.startswith("output:")}
     wanted = {n.removeprefix("output:"): a for n, a in arrays.items() if n not in feeds}
-    with Agent() as agent:
+    with agent_on(on) as agent:
+        machine = agent.facts()
+        runs = _runs(artefact, machine, notes)
         main = bundle.path / artefact["main"]
-        runs = artefact.get("proxy") or artefact
         loaded = agent.load(runs["runtime"], main, **runs["options"])
-        if "proxy" in artefact:
-            notes.append(
-                f"ran in {runs['runtime']}, a proxy: what {artefact['runtime']} makes of the model"
-                " on the device is not proven"
-            )
-        notes += _elsewhere(manifest, loaded)
+        notes += _elsewhere(manifest, loaded, machine)
         given = agent.run(feeds, 1)
     wrong: list[str] = [] if wanted else [f"{golden['file']} holds no outputs"]
     facts: dict[str, Any] = {}
@@ -291,11 +300,25 @@ def _agrees(value: float, recorded: Mapping[str, Any]) -> bool:
     return bool(abs(value - middle) <= SLACK * abs(middle))
 
 
-def _elsewhere(manifest: Mapping[str, Any], loaded: Loaded) -> Iterator[str]:
-    """Say where this machine differs from the one that the numbers were measured on."""
-    from edgekd.device.fingerprint import fingerprint
+def _runs(
+    artefact: Mapping[str, Any], machine: Mapping[str, Any], notes: list[str]
+) -> Mapping[str, Any]:
+    """Return runtime and options: the artefact's own where the machine has it, else its proxy."""
+    proxy: Mapping[str, Any] | None = artefact.get("proxy")
+    if proxy is None or machine["runtimes"].get(artefact["runtime"]):
+        return artefact
+    notes.append(
+        f"ran in {proxy['runtime']}, a proxy: what {artefact['runtime']} makes of the model on the"
+        " device is not proven"
+    )
+    return proxy
 
-    there, here = manifest["measured"]["machine"], fingerprint()
+
+def _elsewhere(
+    manifest: Mapping[str, Any], loaded: Loaded, here: Mapping[str, Any]
+) -> Iterator[str]:
+    """Say where this machine differs from the one that the numbers were measured on."""
+    there = manifest["measured"]["machine"]
     if there.get("cpu") != here["cpu"]:
         yield f"chosen on {there.get('cpu')}, running on {here['cpu']}"
     lost = sorted(set(there.get("isa") or ()) - set(here["isa"]))

@@ -113,9 +113,55 @@ def test_an_unreachable_device_is_lacking():
     assert of(diagnosis, "device") == {"ssh:board": ("lacks", "no route", "plug it in")}
 
 
-def test_only_local_is_reached_by_this_version():
-    diagnosis = doctor.examine(on="ssh:board")
-    assert "cannot reach 'ssh:board'" in of(diagnosis, "device")["ssh:board"][1]
+def test_a_name_that_is_no_device(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    diagnosis = doctor.examine(on="bord")
+    assert "no device is called 'bord'" in of(diagnosis, "device")["bord"][1]
+
+
+JETSON = """name: t
+title: T
+device: gpu
+backends: [tensorrt]
+runtime: {tensorrt: ">=10.3"}
+arch: [aarch64]
+precisions: [fp16]
+power_mode: 25W
+"""
+BOARD = {
+    "cpu": "Cortex-A78AE", "arch": "aarch64", "numpy": "1.21.5", "runtimes": {"tensorrt": "10.3.0"},
+    "tools": {"trtexec": "/usr/src/tensorrt/bin/trtexec", "trtexec_version": "10.3.0",
+              "trtexec_fault": None, "disk_free_mib": 20000, "memory_free_mib": 5000, "root": False},
+    "jetson": {"l4t": "36.4.3", "jetpack": "6.2", "cuda": "12.6", "power_mode": "25W",
+               "power_mode_id": 1},
+}  # fmt: skip
+
+
+def board(**changes):
+    Path("t.yaml").write_text(JETSON)
+    device = {**BOARD, **changes}
+    diagnosis = doctor.examine("t.yaml", "ssh:orin", ask=lambda: device)
+    return of(diagnosis, "device"), of(diagnosis, "target t")
+
+
+def test_a_jetson_that_has_all():
+    device, target = board()
+    assert device["trtexec"][1] == "/usr/src/tensorrt/bin/trtexec, 10.3.0"
+    assert device["release"][1] == "L4T 36.4.3, JetPack 6.2"
+    assert target["power mode"][:2] == ("ok", "25W")
+    assert {status for status, _, _ in device.values()} == {"ok"}
+
+
+def test_a_jetson_that_lacks_things_says_what_mends_each():
+    tools = BOARD["tools"] | {"trtexec": None, "disk_free_mib": 300, "memory_free_mib": 900}
+    tegra = BOARD["jetson"] | {"power_mode": "15W"}
+    device, target = board(numpy=None, tools=tools, jetson=tegra)
+    assert device["trtexec"] == ("lacks", "not found", "sudo apt-get install libnvinfer-bin")
+    assert device["numpy"][2] == "apt-get install python3-numpy"
+    assert device["free disk"][:2] == ("lacks", "300 MiB")
+    assert device["free memory"][0] == "note" and "multi-user" in device["free memory"][2]
+    assert target["power mode"][:2] == ("note", "15W, wanted 25W")
+    assert "nvpmodel" in target["power mode"][2]
 
 
 def test_a_full_disk_and_a_store_that_cannot_be_written_are_said(monkeypatch):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import edgekd
 from edgekd.bundle import audit, write_bundle
 from edgekd.bundle.integrity import sums_text
+from edgekd.device.fingerprint import fingerprint
 from edgekd.errors import RuntimeCrash, SetupError, UsageError, VerifyError
 from edgekd.verify import BundleFailed, lines, verify
 from tests import bundles
@@ -329,9 +330,15 @@ def test_where_there_is_no_bundle(tmp_path):
         verify(tmp_path / "nothing")
 
 
-def test_only_this_machine_can_be_reached(original):
-    with pytest.raises(SetupError, match="only --on local"):
-        verify(original, on="ssh:pi")
+def test_a_device_that_is_not_there(original, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="no device is called 'pi'"):
+        verify(original, on="pi")
+    monkeypatch.setenv("EDGEKD_SSH", "ssh -F /dev/null")
+    with pytest.raises(SetupError, match="cannot be reached: its name is not known"):
+        verify(original, on="ssh:no-such-host.invalid")
+    with pytest.raises(UsageError, match="measured here only"):
+        verify(original, on="ssh:pi", task=True)
 
 
 BLOCKER = """
@@ -409,8 +416,11 @@ class FakeAgent:
     def __init__(self, outputs=None, error=None):
         self.outputs, self.error = outputs, error
 
-    def __call__(self):
+    def __call__(self, **options):
         return self
+
+    def facts(self):
+        return {**fingerprint(), "runtimes": {"onnxruntime": "1.0"}}
 
     def __enter__(self):
         return self

@@ -70,8 +70,12 @@ def _hello(bench: Bench, request: Request) -> Result:
 
 
 def _facts(bench: Bench, request: Request) -> Result:
+    from . import jetson
+
     del bench, request
-    return {**facts.machine(), "runtimes": runtimes.versions()}
+    found = {**facts.machine(), "runtimes": runtimes.versions(), "tools": jetson.tools()}
+    tegra = jetson.describe()
+    return found if tegra is None else {**found, "jetson": tegra}
 
 
 def _modules(bench: Bench, request: Request) -> Result:

@@ -7,14 +7,20 @@ import ctypes
 import faulthandler
 import os
 import resource
+import select
 import signal
 import sys
+import time
 from pathlib import Path
 
 PARENT_VARIABLE = "EDGEKD_AGENT_PARENT"
 """Environment variable with the process id of a host whose *main* thread started the agent."""
 
+REMOTE_VARIABLE = "EDGEKD_AGENT_REMOTE"
+"""Environment variable of an agent behind a network: the end of its input means a host gone."""
+
 _PR_SET_PDEATHSIG = 1
+_GRACE_S = 2.0
 
 
 def prepare() -> None:
@@ -22,7 +28,31 @@ def prepare() -> None:
     faulthandler.enable(file=sys.stderr, all_threads=False)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if os.environ.get(REMOTE_VARIABLE):
+        _die_with_input()
     _die_with(os.environ.get(PARENT_VARIABLE))
+
+
+def _die_with_input() -> None:
+    """Start a watcher that kills this process some time after its input ended.
+
+    A thread could not: a runtime that hangs in native code may hold Python's lock.
+    """
+    agent = os.getpid()
+    if os.fork():
+        return
+    with contextlib.suppress(AttributeError, OSError):  # the watcher must not outlive the agent
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    watched = select.poll()
+    watched.register(0, getattr(select, "POLLRDHUP", 0))  # and always POLLHUP, POLLERR
+    while os.getppid() == agent:
+        if watched.poll(1000):
+            time.sleep(_GRACE_S)
+            with contextlib.suppress(ProcessLookupError):
+                if os.getppid() == agent:
+                    os.kill(agent, signal.SIGKILL)
+            break
+    os._exit(0)
 
 
 def _die_with(parent: str | None) -> None:

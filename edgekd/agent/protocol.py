@@ -13,10 +13,12 @@ import time
 import traceback
 from typing import Any, BinaryIO
 
-from . import ops
+from . import ops, process
 from .faults import Fault, UsageFault
 
 _TRACEBACK_LIMIT = 6000
+_IDLE_S = 1800.0
+"""An agent behind a network leaves when its host has been silent for that long."""
 
 
 def take_streams() -> tuple[BinaryIO, BinaryIO]:
@@ -41,8 +43,9 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     threading.Thread(target=_read_lines, args=(requests, lines), daemon=True).start()
     bench = ops.Bench()
-    with contextlib.suppress(BrokenPipeError):
-        while (line := lines.get()) is not None:
+    idle = _IDLE_S if os.environ.get(process.REMOTE_VARIABLE) else None
+    with contextlib.suppress(BrokenPipeError, queue.Empty):
+        while (line := lines.get(timeout=idle)) is not None:
             request, answer = _answer(bench, line)
             answers.write(json.dumps(answer, allow_nan=False).encode() + b"\n")
             answers.flush()

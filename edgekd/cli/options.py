@@ -55,7 +55,8 @@ def on(function: _F) -> _F:
         envvar="EDGEKD_ON",
         show_envvar=True,
         metavar="DEVICE",
-        help="Where the device is.",
+        help="Where the device is: local, ssh:HOST as in 'ssh HOST', or a name of "
+        "~/.config/edgekd/devices.yaml.",
     )(function)
 
 

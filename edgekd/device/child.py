@@ -153,7 +153,7 @@ class Child:
         if code is None:
             return ChildLost("closed its output and was killed", self._tail)
         if code < 0:
-            return ChildLost(f"died with {_signal_name(-code)}", self._tail, -code)
+            return ChildLost(f"died with {signal_name(-code)}", self._tail, -code)
         return ChildLost(f"exited with code {code}", self._tail)
 
     def _reap(self) -> None:
@@ -196,7 +196,8 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return answer if isinstance(answer, dict) else None
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Return ``SIGSEGV`` for 11."""
     try:
         return signal.Signals(number).name
     except ValueError:

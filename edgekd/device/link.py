@@ -12,6 +12,8 @@ A runtime that dies takes its own process with it and nothing else: the host get
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sys
 import tempfile
 import threading
@@ -26,8 +28,10 @@ from typing import Any
 import numpy as np
 
 import edgekd.agent
-from edgekd.agent.process import PARENT_VARIABLE
-from edgekd.device.child import Child, ChildLost
+from edgekd.agent.process import PARENT_VARIABLE, REMOTE_VARIABLE
+from edgekd.device.child import Child, ChildLost, signal_name
+from edgekd.device.reach import reach
+from edgekd.device.ssh import MARK, Ssh
 from edgekd.device.zipapp import build_zipapp
 from edgekd.errors import EdgekdError, RuntimeCrash, SetupError, StageError, UsageError
 
@@ -168,6 +172,32 @@ def agent_command() -> list[str]:
     return [sys.executable, "-m", "edgekd.agent"]
 
 
+@contextmanager
+def agent_on(
+    on: str = "local", *, env: Mapping[str, str] | None = None, timeout_s: float = 600
+) -> Iterator[Agent]:
+    """Start an agent on a device by its name, and take everything away at the end.
+
+    Args:
+        on: ``local``, ``ssh:HOST``, or a name of the user's list; see `edgekd.device.reach`.
+        env: Environment variables of the agent.
+        timeout_s: Seconds to wait for an answer.
+
+    Raises:
+        SetupError: It cannot be reached, or has no Python.
+    """
+    place = reach(on)
+    if place.host is None:
+        with Agent(env=env, timeout_s=timeout_s) as agent:
+            yield agent
+        return
+    with (
+        Ssh(place.host) as board,
+        Agent(python=place.python, board=board, env=env, timeout_s=timeout_s, label=on) as agent,
+    ):
+        yield agent
+
+
 class Agent:
     """One agent in one child process. Not for use from two threads at once.
 
@@ -178,6 +208,8 @@ class Agent:
         command: What starts the agent; `agent_command` by default.
         python: Another interpreter (a virtual environment with conflicting pins): the agent is
             sent to it as a zipapp, so that nothing of edgekd need be installed there.
+        board: Another machine; `python` is its interpreter (``python3`` by default). The agent,
+            models and arrays are copied there, outputs back.
         timeout_s: Seconds to wait for an answer before the child is killed.
         env: Environment variables to set on top of the host's.
         label: Where the agent runs, for messages.
@@ -191,6 +223,7 @@ class Agent:
         command: Sequence[str] | None = None,
         *,
         python: Path | str | None = None,
+        board: Ssh | None = None,
         timeout_s: float = 600,
         env: Mapping[str, str] | None = None,
         label: str = "local",
@@ -198,6 +231,8 @@ class Agent:
         if command is not None and python is not None:
             raise UsageError("an agent takes a command or an interpreter, not both")
         self.label = label
+        self._board = board
+        self._lost = False
         self._timeout_s = timeout_s
         self._loaded: Loaded | None = None
         self._model: Path | None = None
@@ -255,7 +290,7 @@ class Agent:
         self._model, self._loaded = Path(model), None
         answer = self._ask(
             "load",
-            {"runtime": runtime, "model": str(self._model.absolute()), "options": options},
+            {"runtime": runtime, "model": self._place_of(self._model), "options": options},
             doing=f"loading {self._model.name}",
             runtime=(runtime, self._hello["runtimes"].get(runtime)),
         )
@@ -277,11 +312,14 @@ class Agent:
         """
         with self._sent(feeds) as inputs:
             outputs = self._folder / "outputs.npz"
+            there = self._place_there(outputs)
             answer = self._ask(
                 "run",
-                {"inputs": inputs, "outputs": str(outputs), "batch": batch},
+                {"inputs": inputs, "outputs": there, "batch": batch},
                 doing=f"running {self._model_name}",
             )
+            if self._board is not None:
+                self._board.get(there, outputs)
             with np.load(outputs, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             outputs.unlink()
@@ -331,6 +369,8 @@ class Agent:
     def _start(
         self, command: Sequence[str] | None, python: Path | str | None, env: Mapping[str, str]
     ) -> Child:
+        if self._board is not None:
+            return self._start_there(self._board, str(python or "python3"), env)
         if python is not None:
             archive = build_zipapp(self._folder / "edgekd-agent.pyz")
             command = [str(Path(python).expanduser()), str(archive)]
@@ -344,10 +384,42 @@ class Agent:
                 f"cannot start the agent: {error}", at=command[0], hint="check the interpreter"
             ) from error
 
+    def _start_there(self, board: Ssh, python: str, env: Mapping[str, str]) -> Child:
+        """Start the agent on another machine; its shell says how it ended."""
+        archive = build_zipapp(self._folder / "edgekd-agent.pyz")
+        board.put(archive, f"{board.folder}/{archive.name}")
+        variables = {**dict.fromkeys(THREAD_VARIABLES, "1"), "PYTHONUNBUFFERED": "1"}
+        variables |= {REMOTE_VARIABLE: "1", **env}
+        words = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
+        # Not quoted as a whole: the board's shell expands ~.
+        program = python if re.fullmatch(r"~?[\w./-]+", python) else shlex.quote(python)
+        words += [program, shlex.quote(f"{board.folder}/{archive.name}")]
+        text = f"cd {shlex.quote(board.folder)} && {' '.join(words)}; echo {MARK} $? >&2"
+        return Child([*board.command(), board.host, text], cwd=None, env=dict(os.environ))
+
+    def _place_there(self, path: Path) -> str:
+        """Return where the agent writes a file of that name."""
+        return str(path) if self._board is None else f"{self._board.folder}/{path.name}"
+
+    def _place_of(self, path: Path) -> str:
+        """Return where the agent finds a file, once it is there.
+
+        What belongs to a model lies beside it under the same stem: weights, external data.
+        """
+        if self._board is None:
+            return str(path.absolute())
+        if not path.is_file():
+            raise UsageError(f"no such file: {path}")
+        beside = [p for p in path.parent.glob(f"{path.stem}*") if p.is_file()]
+        for each in dict.fromkeys([path, *sorted(beside)]):
+            self._board.put(each, self._place_there(each))
+        return self._place_there(path)
+
     def _greet(self) -> dict[str, Any]:
         try:
             answer = self._child.ask({"op": "hello"}, _START_TIMEOUT_S, skip_noise=True)
         except ChildLost as lost:
+            self._explain(lost)
             raise SetupError(
                 f"the agent{self._place} did not start: it {lost.fate}", hint=_last_words(lost)
             ) from lost
@@ -372,6 +444,8 @@ class Agent:
     ) -> dict[str, Any]:
         """Return the result of one operation, or raise what became of it."""
         if not self._child.running:
+            if self._board is not None and not self._lost:
+                raise self._cut("between two requests")
             raise StageError(f"the agent{self._place} has ended", hint="start another one")
         if runtime is None and self._loaded is not None:
             runtime = (self._loaded.runtime, self._loaded.version)
@@ -379,11 +453,39 @@ class Agent:
         try:
             answer = self._child.ask({"op": op, **(arguments or {})}, self._timeout_s + extra_s)
         except ChildLost as lost:
+            self._lost = True
+            self._explain(lost)
             raise self._crash(lost, f"{actor}{self._place}", doing) from lost
         if not answer["ok"]:
             raise self._refusal(answer["error"], f"{actor}{self._place}", doing)
         result: dict[str, Any] = answer["result"]
         return result
+
+    def _explain(self, lost: ChildLost) -> None:
+        """Tell a crash on another machine from a lost connection: ssh calls both 255.
+
+        Raises:
+            SetupError: The connection was lost.
+        """
+        if self._board is None or lost.fate.startswith(("gave no answer", "answered")):
+            return
+        codes = [line.split()[1] for line in lost.tail if re.fullmatch(rf"{MARK} \d+", line)]
+        lost.tail = [line for line in lost.tail if not line.startswith(MARK)]
+        if not codes:
+            raise self._cut((lost.tail or ["ssh gave no reason"])[-1]) from lost
+        code = int(codes[-1])
+        lost.signal_number = code - 128 if code > 128 else None
+        lost.fate = (
+            f"died with {signal_name(code - 128)}" if code > 128 else f"exited with code {code}"
+        )
+
+    def _cut(self, reason: str) -> SetupError:
+        assert self._board is not None
+        return SetupError(
+            f"the connection to {self._board.host} was lost: {reason}",
+            at=f"--on {self.label}",
+            hint="finished steps are kept; run the same command again",
+        )
 
     def _crash(self, lost: ChildLost, actor: str, doing: str) -> RuntimeCrash:
         hint = "try another runtime, precision or graph"
@@ -422,12 +524,12 @@ class Agent:
         try:
             for index, (name, feed) in enumerate(feeds.items()):
                 if isinstance(feed, Path):
-                    files[name] = str(feed.absolute())
+                    files[name] = self._place_of(feed)
                     continue
                 path = self._folder / f"input{index}.npy"
                 written.append(path)
-                files[name] = str(path)
                 _save(path, feed)
+                files[name] = self._place_of(path)
             yield files
         finally:
             for path in written:
