@@ -16,7 +16,7 @@ from edgekd.spec import canonical
 from edgekd.tasks.battery.expert import (
     Ground,
     Rows,
-    best_day,
+    ambitious,
     demonstrate,
     ground,
     practise,
@@ -226,7 +226,7 @@ def battery(
     information: str = "mean7",
     window: int = 16,
     supervised: int = 8,
-    expert: str = "scenarios",
+    expert: str = "perfect",
     end: float = 0.6,
     target: float = 0.0,
     split: int = 0,
@@ -253,7 +253,7 @@ def battery(
         supervised: How many of the newest have a label.
         expert: See `edgekd.tasks.battery.expert.ground`.
         end: Same.
-        target: Return asked for a day; 0 for what the expert exceeds one day in twenty.
+        target: Return asked for a day; 0 for more than the expert brings on most days.
         split: Which homes are tested.
         seed: Of the demonstrations.
         few: A fast check on two homes.
@@ -281,16 +281,22 @@ def _battery(arguments: str) -> Battery:
     known = np.concatenate([g.world.price[0] for g in grounds])
     mean, std = float(known.mean()), max(float(known.std()), 1e-6)
     contract = Contract(
-        a["window"], setup.horizon, homes.hours, mean, std, a["target"], setup.information
+        a["window"],
+        setup.horizon,
+        homes.hours,
+        mean,
+        std,
+        a["target"],
+        information=setup.information,
     )
     if not a["target"]:
-        contract = replace(contract, target=best_day(grounds, contract))
+        contract = replace(contract, target=ambitious(grounds, contract))
     return Battery(
         homes, setup, contract, grounds, a["split"], a["seed"], a["end"], a["supervised"], a["few"]
     )
 
 
-def rollout(*, model: Any, data: Battery, round: int, seed: int, share: float = 0.25) -> Windows:
+def rollout(*, model: Any, data: Battery, round: int, seed: int, share: float = 0.5) -> Windows:
     """Let the student act on training homes; see `edgekd.spec.Train.rollout`.
 
     Args:

@@ -41,6 +41,8 @@ class Contract:
         price_std: Its standard deviation.
         target: Return per day that is asked for: money saved against having no battery, in units
             of ``capacity · price_mean``.
+        deadband: Outputs smaller than this count as 0, so that the rule acts undisturbed; they
+            would cost more in losses than they bring, and quantisation makes many of them.
         information: Forecast of the net load: ``mean7`` averages the same step of the last seven
             days, ``perfect`` is the truth, ``none`` is zero.
     """
@@ -51,6 +53,7 @@ class Contract:
     price_mean: float
     price_std: float
     target: float
+    deadband: float = 0.02
     information: str = "mean7"
 
     @property
@@ -281,17 +284,17 @@ def rule(plant: Plant, net: Array) -> Array:
     return plant.clamp(-net)
 
 
-def decide(plant: Plant, net: Array, output: Array) -> tuple[Array, Array]:
+def decide(plant: Plant, net: Array, output: Array, deadband: float = 0.0) -> tuple[Array, Array]:
     """Turn outputs into actions that the battery can take.
 
     An output is the deviation from the self-consumption rule in units of twice the power. One
-    that is not finite counts as 0: the rule acts.
+    that is not finite or smaller than ``deadband`` counts as 0: the rule acts.
 
     Returns:
         Actions in kWh, and which homes fell back to the rule.
     """
     failed = ~np.isfinite(output)
-    share = np.clip(np.where(failed, 0.0, output), -1.0, 1.0)
+    share = np.clip(np.where(failed | (np.abs(output) < deadband), 0.0, output), -1.0, 1.0)
     return plant.clamp(rule(plant, net) + 2 * plant.power * share), failed
 
 
@@ -351,7 +354,7 @@ def drive(
 
     def choose(i: int, plant: Plant, window: Array) -> tuple[Array, Array, Array]:
         output = last(model(window), world.homes)
-        action, failed = decide(plant, net[:, i], output)
+        action, failed = decide(plant, net[:, i], output, contract.deadband)
         return action, output, failed
 
     return roll(choose, contract, world, target=target)
@@ -478,7 +481,8 @@ class Controller:
             contract, before=self._before, to_go=self._ledger.begin(clock), plant=plant,
             net=np.concatenate(([net], self._expected()))[None], price=ahead, time=clock,
         )  # fmt: skip
-        action, failed = decide(plant, here, last(self.model(self._windows.push(row)), 1))
+        output = last(self.model(self._windows.push(row)), 1)
+        action, failed = decide(plant, here, output, contract.deadband)
         self.fallbacks += int(failed[0])
         self._ledger.end(here, here + action + plant.standby, ahead[:, 0])
         self._past = np.append(self._past[1:], net)

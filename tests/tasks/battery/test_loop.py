@@ -80,6 +80,13 @@ def test_goal_undoes_decide(net, soe, share):
     assert again[0] == pytest.approx(action[0], abs=1e-9)
 
 
+def test_a_small_output_leaves_it_to_the_rule():
+    battery, net = plant(), np.array([1.3])
+    assert decide(battery, net, np.array([0.019]), 0.02)[0][0] == rule(battery, net)[0]
+    assert decide(battery, net, np.array([0.021]), 0.02)[0][0] != rule(battery, net)[0]
+    assert not decide(battery, net, np.array([0.019]), 0.02)[1][0]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_an_output_that_is_no_number_leaves_it_to_the_rule(bad):
     battery, net = plant(), np.array([1.3])
