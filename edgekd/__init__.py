@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgekd.bench.gate import gate
     from edgekd.bundle import open_bundle
     from edgekd.discover import load_recipe, load_target
+    from edgekd.environments import setup
     from edgekd.spec import (
         Call,
         Input,
@@ -51,6 +52,7 @@ __all__ = [
     "open_bundle",
     "plan",
     "profile",
+    "setup",
     "verify",
 ]
 
@@ -62,6 +64,7 @@ _HOME = {
     "open_bundle": "edgekd.bundle",
     "plan": "edgekd.api",
     "profile": "edgekd.api",
+    "setup": "edgekd.environments",
     "verify": "edgekd.verify",
 }
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "data": "List data; build the embedded set; check your own.",
     "cache": "List the store; explain a miss; free space.",
     "doctor": "Say what this environment lacks, and the command that brings it.",
+    "setup": "Make a toolchain's own virtual environment.",
     "completion": "Print a shell's completion script.",
 }
 """Name and summary of every command: what ``--help`` shows without importing one."""

@@ -38,7 +38,7 @@ from edgekd.errors import EdgekdError, RuntimeCrash, SetupError, StageError, Usa
 Array = np.ndarray[Any, Any]
 Feeds = Mapping[str, "Array | Path"]
 
-RUNTIME_NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+RUNTIME_NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",

@@ -38,6 +38,7 @@ class Runtime:
 BUILT_IN: Mapping[str, Runtime] = {
     "onnxruntime": Runtime("ort", ("onnxruntime", "onnxruntime-gpu")),
     "openvino": Runtime("ov", ("openvino",)),
+    "litert": Runtime("lite", ("ai-edge-litert", "tflite-runtime")),
     "null": Runtime("null"),
 }
 
