@@ -280,6 +280,10 @@ def parities(evidence: Evidence) -> list[dict[str, Any]]:
         }
         for row in evidence.facts("export")["passes"]
     ]
+    if "convert" in evidence.done:
+        made = evidence.facts("convert")
+        found = {key: made[key] for key in ("max_abs", "max_rel", "min_cosine", "n")}
+        hops.append({"hop": "torch → tflite", **found, "status": "passed"})
     for name in evidence.done:
         if name.startswith("parity:"):
             facts = {k: v for k, v in evidence.facts(name).items() if k != "effective"}

@@ -11,16 +11,18 @@ from pathlib import Path
 from types import MappingProxyType
 
 from edgekd import extras
-from edgekd.backends.base import Candidate, Checking, backend, place_of
+from edgekd.backends.base import Candidate, Checking, backend, form, place_of, workers
 from edgekd.calls import locate
 from edgekd.closure import code_digest
 from edgekd.device.fingerprint import fingerprint
+from edgekd.environments import ENVIRONMENTS
 from edgekd.errors import DataError, EdgekdError, SetupError
 from edgekd.spec import Call, Json, Network, Recipe, Train, plain
 from edgekd.store import Digests, key_of
 from edgekd.target import Target
 
 TRAINING = ("torch", "numpy")
+LITERT = ENVIRONMENTS["litert"]
 EXPORT = (*TRAINING, "onnx", "onnxscript", "onnxsim", "onnxruntime")
 
 
@@ -244,18 +246,20 @@ def _few(found: list[Candidate], limit: int) -> list[Candidate]:
 def built(
     recipe: Recipe, target: Target, chosen: Sequence[Candidate], absent: str = ""
 ) -> list[Step]:
-    """Build, parity and validation score of every candidate; latency unless ``absent``."""
+    """Build, parity and validation score of every candidate; latency unless ``absent``.
+
+    Candidates that start from a ``.tflite`` share one conversion.
+    """
     files = tuple(base_of(recipe) / f for f in recipe.files)
     val = {"data": plain(recipe.data), "task": plain(recipe.task), "split": "val"}
     timing = {"data": plain(recipe.data), "measure": _measure(target)}
-    steps = []
+    steps = [_converted(recipe)] if any(form(c.backend) == "tflite" for c in chosen) else []
     for candidate in chosen:
         name, packages = candidate.id, (*EXPORT, *_packages(candidate))
-        # The backend is found by name while running; named as a call, its code is in the key.
-        spec = {"candidate": plain(candidate), "made_by": plain(Call(place_of(candidate.backend)))}
+        spec = {"candidate": plain(candidate), **_made_by(candidate.backend)}
         made = {"artefact": f"build:{name}"}
         steps += [
-            Step(f"build:{name}", stage("build"), spec, {"export": "export"}, (), packages),
+            _build(candidate, packages),
             Step(
                 f"parity:{name}",
                 stage("parity"),
@@ -290,11 +294,33 @@ def _checked(target: Target, candidate: Candidate, packages: tuple[str, ...]) ->
         "backend": candidate.backend,
         "runtime": target.runtime.get(candidate.backend),
         "opset": target.opset,
-        "made_by": plain(Call(place_of(candidate.backend))),
+        **_made_by(candidate.backend),
     }
     made = {"artefact": f"build:{candidate.id}"}
     tools = (*packages, "tensorrt-rtx-cu12")
     return Step(f"check:{candidate.id}", stage("check"), spec, made, (), tools)
+
+
+def _build(candidate: Candidate, packages: tuple[str, ...]) -> Step:
+    spec: dict[str, Json] = {"candidate": plain(candidate), **_made_by(candidate.backend)}
+    inputs = {"export": "export"}
+    if form(candidate.backend) == "tflite":
+        inputs["converted"] = "convert"
+        spec["toolchain"] = LITERT.digest
+    return Step(f"build:{candidate.id}", stage("build"), spec, inputs, (), packages)
+
+
+def _made_by(name: str) -> dict[str, Json]:
+    """A backend is found by name while running; named as a call, its code is in the key."""
+    places = (place_of(name), *workers(name))
+    return {"made_by": [plain(Call(place)) for place in places]}
+
+
+def _converted(recipe: Recipe) -> Step:
+    """The student as a float .tflite."""
+    spec = {"input": plain(recipe.input), "toolchain": LITERT.digest, **_made_by("litert")}
+    inputs = {"network": "distill", "export": "export"}
+    return Step("convert", stage("convert"), spec, inputs, (), TRAINING)
 
 
 def finished(

@@ -41,6 +41,7 @@ _BUILT_IN: Mapping[str, str] = {
     "onnxruntime": "edgekd.backends.onnxruntime:BACKEND",
     "openvino": "edgekd.backends.openvino:BACKEND",
     "tensorrt": "edgekd.backends.tensorrt:BACKEND",
+    "litert": "edgekd.backends.litert:BACKEND",
 }
 
 
@@ -74,7 +75,14 @@ class Candidate:
 
 
 class Backend(Protocol):
-    """A toolchain that turns an ONNX model into something a runtime loads."""
+    """A toolchain that turns a model into something a runtime loads.
+
+    Two attributes are optional; see `form` and `workers`:
+
+    * ``takes``: format of the model that `build` starts from: ``onnx`` unless said otherwise, or
+      ``tflite``, which is converted from the torch source (`edgekd.stages.convert`).
+    * ``workers``: functions, as ``module:name``, that it runs in other processes.
+    """
 
     name: str
 
@@ -100,7 +108,7 @@ class Backend(Protocol):
         """Make the artefact.
 
         Args:
-            model: ONNX model in float32.
+            model: The model in float32, in the format that the backend takes.
             candidate: One of `candidates`.
             calibration: Samples by input name, axis 0 counts them.
             out: Folder for the files.
@@ -181,6 +189,16 @@ def backend(name: str) -> Backend:
 def place_of(name: str) -> str:
     """Return ``module:object`` of a backend: where its code is."""
     return _BUILT_IN.get(name) or _entry_points()[name].value
+
+
+def form(name: str) -> str:
+    """Return the format of the model that a backend builds from: ``onnx`` or ``tflite``."""
+    return str(getattr(backend(name), "takes", "onnx"))
+
+
+def workers(name: str) -> tuple[str, ...]:
+    """Return what a backend runs in other processes, as ``module:name``: code of its results."""
+    return tuple(getattr(backend(name), "workers", ()))
 
 
 def require(backend: Backend, module: str) -> None:

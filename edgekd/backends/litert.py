@@ -1,4 +1,4 @@
-"""LiteRT: float32, dynamic int8, static int8 in two scopes, and int8 weights with int16 activations.
+"""LiteRT: float32, dynamic int8, static int8 in two scopes, int8 weights × int16 activations.
 
 LiteRT cannot start from ONNX: a network is converted from its torch program first, once, and all
 candidates are made of that ``.tflite``. Converter and quantiser run in an environment of their
@@ -101,7 +101,7 @@ class LiteRt:
 
     name = "litert"
     takes = "tflite"
-    """Format of the model that `build` starts from."""
+    workers = ("edgekd.backends.litert_worker:main",)
 
     def available(self) -> str | None:
         """Return why it cannot build and run here; None when it can."""
@@ -126,9 +126,7 @@ class LiteRt:
         emit(Event("progress", f"build:{candidate.id}", "quantising" if policy.recipe else ""))
         facts: dict[str, Any] = {"quantised_ops": {}, "tool_versions": dict(_versions())}
         if policy.recipe:
-            facts = quantise(
-                model, out / MAIN, policy, calibration, never=candidate.never_quantize
-            )
+            facts = quantise(model, out / MAIN, policy, calibration, never=candidate.never_quantize)
         else:
             shutil.copyfile(model, out / MAIN)
         return {

@@ -131,9 +131,7 @@ def _ranges(worker: Any, request: Mapping[str, Any]) -> Any:
     content = Path(request["model"]).read_bytes()
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(worker.get_quantization_recipe())
-    watch = calibrator.Calibrator(
-        content, num_threads=1, qsv_update_func=qsv_utils.min_max_update
-    )
+    watch = calibrator.Calibrator(content, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     rows = [{name: values[i : i + 1] for name, values in feeds.items()} for i in range(count)]
     watch.calibrate({_signature(content): rows}, manager)
     return watch.get_model_qsvs()
@@ -213,7 +211,7 @@ def _text(value: Any) -> str:
 
 
 def _name_ports(ports: Sequence[Any], names: Sequence[str], tensors: Sequence[Any]) -> None:
-    """Name the ports of a signature, which the converter calls args_0, args_1 …"""
+    """Name the ports of a signature, which the converter calls args_0 and so on."""
     if len(ports) != len(names):
         raise ValueError(f"the model has {len(ports)} ports, wanted {list(names)}")
     ordered = sorted(ports, key=lambda port: int(_text(port.name).rpartition("_")[2] or 0))
@@ -260,7 +258,10 @@ def _ports(content: bytes) -> dict[str, list[dict[str, Any]]]:
                 row["zero_point"] = int(tensor.quantization.zeroPoint[0])
             yield row
 
-    return {"inputs": list(describe(signature.inputs)), "outputs": list(describe(signature.outputs))}
+    return {
+        "inputs": list(describe(signature.inputs)),
+        "outputs": list(describe(signature.outputs)),
+    }
 
 
 if __name__ == "__main__":

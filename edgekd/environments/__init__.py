@@ -261,7 +261,7 @@ def _make(wanted: Environment, python: str, emit: Emit) -> None:
         ("importing what it is for", [str(wanted.python), "-I", "-c", _proof(wanted)]),
     )
     for text, command in commands:
-        emit(Event("progress", step, text))
+        emit(Event("note", step, text))
         _run(command, log, f"setting up {wanted.name} failed while {text}")
     versions = json.loads(log.read_text("utf-8", "replace").splitlines()[-1])
     value = {"digest": wanted.digest, **versions}

@@ -20,7 +20,7 @@ def build(
 
     Args:
         spec: ``candidate``.
-        inputs: ``export``.
+        inputs: ``export``; and ``converted`` for a backend that starts from a ``.tflite``.
         out: Gets the artefact.
         emit: Progress.
 
@@ -31,6 +31,8 @@ def build(
     source = inputs["export"]
     calibration = dict(np.load(source / "calibration.npz"))
     model = source / "model.onnx"
+    if "converted" in inputs:
+        model = inputs["converted"] / "model.tflite"
     facts = backend(candidate.backend).build(model, candidate, calibration, out, emit)
     contract = open_artefact(source).input
     artefact = Artefact(

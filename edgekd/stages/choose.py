@@ -13,7 +13,7 @@ from edgekd.events import Emit
 
 TIE = 0.03
 """Candidates within 3 % of the fastest tie; the smaller file wins, then the name."""
-REDUCED = ("bf16", "fp16", "int8")
+REDUCED = ("bf16", "fp16", "int8", "int16x8")
 
 
 def choose(

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgekd.backends.litert import MAIN, convert as to_tflite
+from edgekd.backends.litert import MAIN
+from edgekd.backends.litert import convert as to_tflite
 from edgekd.backends.torch_eager import load_network
 from edgekd.events import Emit, Event
 from edgekd.graph.export import BytesInput

@@ -49,7 +49,9 @@ def _installed() -> tuple[str, ModuleType]:
         except (ImportError, AttributeError, SystemError) as error:
             # tflite-runtime 2.14 was built against numpy 1 and fails in this way under numpy 2.
             hint = "; it needs numpy<2" if name == "tflite_runtime" else ""
-            raise ImportError(f"{name} does not import under numpy {np.__version__}{hint}") from error
+            raise ImportError(
+                f"{name} does not import under numpy {np.__version__}{hint}"
+            ) from error
     raise ImportError(f"neither {' nor '.join(PACKAGES)} is installed")
 
 
