@@ -281,21 +281,25 @@ def _prove(
         StageError: Every candidate fails.
     """
     lost: dict[str, str] = {}
-    parts = {f"{part}:{c.id}": c.id for part in (*steps.PARTS, "check") for c in chosen}
+    parts = {f"{part}:{c.id}": [c.id] for part in (*steps.PARTS, "check") for c in chosen}
+    parts["convert"] = steps.converted(chosen)
     for planned in _steps(walk.recipe, target, chosen, pick, absent):
         step = planned
-        identity = parts.get(step.name)
-        if identity in lost or (step.name in walk.done and not step.name.startswith("choose")):
+        fed = parts.get(step.name, [])
+        if (fed and all(identity in lost for identity in fed)) or (
+            step.name in walk.done and not step.name.startswith("choose")
+        ):
             continue
         if step.name.startswith("choose") and lost:
             (step,) = steps.finished(walk.recipe, target, chosen, pick, absent, lost)
         try:
             walk.step(step)
         except StageError as error:
-            if identity is None or len(lost) + 1 == len(chosen):
+            if not fed or len({*lost, *fed}) == len(chosen):
                 raise
-            lost[identity] = f"{step.name.partition(':')[0]}: {error.what}"
-            walk.emit(Event("warning", step.name, f"{error.what}; {identity} is rejected"))
+            lost |= dict.fromkeys(fed, f"{step.name.partition(':')[0]}: {error.what}")
+            rejected = f"{error.what}; {', '.join(fed)} is rejected"
+            walk.emit(Event("warning", step.name, rejected))
     choice = walk.done[f"choose:{target.name}"].facts
     for identity in dict.fromkeys((choice["fp32"], choice["reduced"], choice["picked"])):
         if identity:

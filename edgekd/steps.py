@@ -253,7 +253,7 @@ def built(
     files = tuple(base_of(recipe) / f for f in recipe.files)
     val = {"data": plain(recipe.data), "task": plain(recipe.task), "split": "val"}
     timing = {"data": plain(recipe.data), "measure": _measure(target)}
-    steps = [_converted(recipe)] if any(form(c.backend) == "tflite" for c in chosen) else []
+    steps = [_converted(recipe)] if converted(chosen) else []
     for candidate in chosen:
         name, packages = candidate.id, (*EXPORT, *_packages(candidate))
         spec = {"candidate": plain(candidate), **_made_by(candidate.backend)}
@@ -314,6 +314,11 @@ def _made_by(name: str) -> dict[str, Json]:
     """A backend is found by name while running; named as a call, its code is in the key."""
     places = (place_of(name), *workers(name))
     return {"made_by": [plain(Call(place)) for place in places]}
+
+
+def converted(chosen: Sequence[Candidate]) -> list[str]:
+    """Return the candidates that start from a ``.tflite``: they share the step ``convert``."""
+    return [c.id for c in chosen if form(c.backend) == "tflite"]
 
 
 def _converted(recipe: Recipe) -> Step:
