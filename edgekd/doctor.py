@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekd.agent import facts
+from edgekd.environments import ENVIRONMENTS, Environment
 from edgekd.errors import EdgekdError, TargetError
 from edgekd.extras import EXTRAS, installed, pip_install
 from edgekd.version import __version__
@@ -40,6 +41,7 @@ class Needs:
         run: Runtimes on the device, any one of them, as the agent calls them.
         tools: Programs on PATH here.
         fix: Command for what no extra brings.
+        environment: Environment of its own that it builds in (`edgekd.environments`).
     """
 
     build: tuple[str, ...] = ()
@@ -47,17 +49,13 @@ class Needs:
     run: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     fix: str = ""
+    environment: str = ""
 
 
 NEEDS: Mapping[str, Needs] = {
     "onnxruntime": Needs(_TRAIN, ("train",), ("onnxruntime",)),
     "openvino": Needs((*_TRAIN, "openvino", "nncf"), ("train", "openvino"), ("openvino",)),
-    "litert": Needs(
-        (*_TRAIN, "ai_edge_litert", "litert_quantizer"),
-        ("train", "litert"),
-        ("litert", "ai_edge_litert", "tflite_runtime"),
-        fix="edgekd setup litert",
-    ),
+    "litert": Needs((*_TRAIN,), ("train", "litert"), ("litert",), environment="litert"),
     "tensorrt": Needs(_TRAIN, ("train",), ("tensorrt",), fix="install JetPack on the device"),
     "tensorrt-rtx": Needs(
         (*_TRAIN, "tensorrt_rtx"), ("train", "tensorrt-rtx"), ("tensorrt-rtx", "tensorrt_rtx")
@@ -78,7 +76,7 @@ class Check:
 
     Attributes:
         part: Group for the reader: ``edgekd``, ``machine``, ``store``, ``telemetry``,
-            ``package``, ``device`` or ``target NAME``.
+            ``package``, ``environment``, ``device`` or ``target NAME``.
         name: What was looked at.
         status: ``ok``; ``lacks`` when something asked for will not work; ``note`` otherwise.
         found: What is there.
@@ -128,7 +126,8 @@ def examine(target: str | None = None, on: str = "local", *, ask: Facts | None =
 
     chosen = [discover.load_target(target)] if target else _valid_targets()
     device, device_checks = _device(on, ask or (lambda: _facts(on)))
-    checks = [_edgekd(), _machine(), *_store(), _telemetry(), *_packages(chosen), *device_checks]
+    checks = [_edgekd(), _machine(), *_store(), _telemetry(), *_packages(chosen)]
+    checks += [*_environments(chosen), *device_checks]
     for each in chosen:
         checks += _target(each, device, asked=target is not None)
     return Diagnosis(tuple(checks), target)
@@ -209,6 +208,20 @@ def _package(distribution: str, extra: str) -> Check:
     if version:
         return Check("package", distribution, "ok", version)
     return Check("package", distribution, "note", "not installed", pip_install(extra))
+
+
+def _environments(targets: Iterable[Target]) -> list[Check]:
+    """Return the environments of their own that the targets' backends build in."""
+    needed = {NEEDS.get(name, Needs()).environment for t in targets for name in t.backends}
+    return [_environment(ENVIRONMENTS[name]) for name in sorted(needed) if name]
+
+
+def _environment(wanted: Environment) -> Check:
+    found = wanted.find()
+    if found is None:
+        return Check("environment", wanted.name, "note", wanted.lacking() or "", wanted.command)
+    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    return Check("environment", wanted.name, "ok", f"{versions}; {found.folder}")
 
 
 # --- the device --------------------------------------------------------------------------------
@@ -303,7 +316,7 @@ def _architecture(target: Target, device: Mapping[str, Any], *, asked: bool) -> 
 def _backend(name: str, target: Target, device: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Return what a backend lacks, each with its fix."""
     needs = NEEDS.get(name, Needs())
-    found = _lacking_modules(needs) + _lacking_tools(needs)
+    found = _lacking_modules(needs) + _lacking_environment(needs) + _lacking_tools(needs)
     if device is not None and needs.run:
         found += _lacking_runtime(name, needs, target, device["runtimes"])
     return found
@@ -314,6 +327,12 @@ def _lacking_modules(needs: Needs) -> list[tuple[str, str]]:
     if not lacking:
         return []
     return [(f"{', '.join(lacking)} not installed here", pip_install(*needs.extras))]
+
+
+def _lacking_environment(needs: Needs) -> list[tuple[str, str]]:
+    wanted = ENVIRONMENTS.get(needs.environment)
+    reason = wanted.lacking() if wanted else None
+    return [(reason, wanted.command)] if wanted and reason else []
 
 
 def _lacking_tools(needs: Needs) -> list[tuple[str, str]]:

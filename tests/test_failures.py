@@ -9,7 +9,7 @@ from edgekd.errors import RuntimeCrash, StageError
 from edgekd.store import Entry
 
 GOOD = Candidate("good", "onnxruntime", "onnxruntime", "fp32", "none")
-BAD = Candidate("bad", "other", "other", "int8", "none")
+BAD = Candidate("bad", "openvino", "other", "int8", "none")
 
 
 class Walk:

@@ -27,8 +27,10 @@ __all__ = ["command"]
 def command(name: str, python: str | None, again: bool) -> None:
     """Make a toolchain's own virtual environment.
 
-    litert: torch to .tflite and its quantiser, about 2.1 GiB, pinned; needs Python 3.11. It lies
-    in the user's cache, or where $EDGEKD_LITERT says. Does nothing when it is there already.
+    litert: torch to .tflite and its quantiser, 2.1 GiB, Python 3.11. tflite-runtime: the old
+    interpreter, 0.1 GiB, to try files as older devices do. Versions are pinned. An environment lies
+    in the user's cache, or where $EDGEKD_LITERT or $EDGEKD_TFLITE_RUNTIME says; one that is there
+    already is left alone.
     """
     with drawn() as emit:
         made = setup(name, python=python, again=again, emit=emit)

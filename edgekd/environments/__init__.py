@@ -102,7 +102,7 @@ class Environment:
         if self.find() is not None:
             return None
         state = "out of date" if (self.folder / MARKER).exists() else "not made"
-        return f"its environment is {state}: {self.command}"
+        return f"the {self.name} environment is {state}: {self.command}"
 
     def require(self, needed_by: str) -> Path:
         """Return the interpreter.
@@ -112,7 +112,7 @@ class Environment:
         """
         if self.find() is None:
             raise SetupError(
-                f"{needed_by} needs the {self.name} environment; {self.lacking()}",
+                f"{needed_by} needs an environment of its own; {self.lacking()}",
                 at=str(self.folder),
                 hint=self.command,
             )
@@ -146,6 +146,15 @@ ENVIRONMENTS: Mapping[str, Environment] = {
         pythons=(11, 11),
         variable="EDGEKD_LITERT",
     ),
+    "tflite-runtime": Environment(
+        name="tflite-runtime",
+        purpose="the old interpreter with numpy 1: proves that a .tflite loads on older devices",
+        wanted=("tflite-runtime", "numpy"),
+        probe=("tflite_runtime.interpreter",),
+        gib=0.1,
+        pythons=(9, 11),
+        variable="EDGEKD_TFLITE_RUNTIME",
+    ),
 }
 
 
@@ -168,7 +177,7 @@ def setup(
     """Make an environment, or find that it is there.
 
     Args:
-        name: ``litert``.
+        name: ``litert`` or ``tflite-runtime``.
         python: Interpreter to make it with; this one, or one of the right version on PATH.
         again: Make it anew even when it is there.
         emit: Progress.
@@ -247,7 +256,8 @@ def _make(wanted: Environment, python: str, emit: Emit) -> None:
     packages = [f"{name}=={pins[name]}" for name in wanted.wanted]
     step = f"setup:{wanted.name}"
     emit(Event("note", step, f"installing {', '.join(packages)} and what they need"))
-    emit(Event("note", step, f"into {folder}: about {wanted.gib:.1f} GiB (a CPU build of torch)"))
+    build = " with a CPU build of torch" if "torch" in pins else ""
+    emit(Event("note", step, f"into {folder}: about {wanted.gib:.1f} GiB{build}"))
     if folder.exists():
         _check_ours(folder)
         shutil.rmtree(folder)

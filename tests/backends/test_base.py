@@ -86,7 +86,7 @@ def test_backend_of_another_package(monkeypatch):
         "broken": EntryPoint("broken", "no_such_module:BACKEND", base.GROUP),
     }
     monkeypatch.setattr(base, "_entry_points", lambda: points)
-    assert backends() == ["onnxruntime", "openvino", "tensorrt", "broken", "theirs"]
+    assert backends() == ["onnxruntime", "openvino", "tensorrt", "litert", "broken", "theirs"]
     assert backend("theirs").name == "onnxruntime"
     with pytest.raises(SetupError, match="'broken' cannot be loaded"):
         backend("broken")

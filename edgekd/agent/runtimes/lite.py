@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..facts import version_of
+from ..faults import SetupFault
 from .options import Option, positive, read_options
 from .session import Port, Session, Step
 
@@ -84,6 +85,8 @@ class LiteSession(Session):
             str(model), num_threads=options["threads"], experimental_op_resolver_type=kernels
         )
         self._net.allocate_tensors()
+        if PACKAGE == "tflite_runtime":
+            _refuse_silent_zeros(self._net)
         self.load_s = time.perf_counter() - start
         inputs, outputs = _details(self._net)
         raw = options["raw_integers"]
@@ -188,6 +191,29 @@ def _details(net: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         {detail["name"]: detail for detail in net.get_input_details()},
         {detail["name"]: detail for detail in net.get_output_details()},
     )
+
+
+def _refuse_silent_zeros(net: Any) -> None:
+    """Refuse what tflite-runtime 2.14 computes wrongly and without a word.
+
+    A fully connected layer on floats whose int8 weights have a scale for each channel (dynamic
+    int8, as today's quantiser writes it) takes every weight for zero there.
+
+    Raises:
+        SetupFault: The model has such a layer.
+    """
+    tensors = {int(tensor["index"]): tensor for tensor in net.get_tensor_details()}
+    for node in net._get_ops_details():
+        if node["op_name"] != "FULLY_CONNECTED":
+            continue
+        given, weights = (tensors[int(index)] for index in node["inputs"][:2])
+        scales = weights["quantization_parameters"]["scales"]
+        if given["dtype"] == np.float32 and weights["dtype"] == np.int8 and len(scales) > 1:
+            raise SetupFault(
+                "tflite-runtime computes zeros for dynamic int8 layers with a scale for each "
+                f"channel, such as {weights['name']!r}",
+                hint="install ai-edge-litert, or take a candidate that is not dynamic int8",
+            )
 
 
 def _running(net: Any) -> dict[str, Any]:
