@@ -90,6 +90,7 @@ def test_the_public_names_are_these():
         "open_bundle",
         "plan",
         "profile",
+        "setup",
         "verify",
     ]
     assert dir(edgekd) == sorted(edgekd.__all__)
