@@ -1,22 +1,21 @@
 """What a target file may say: pure data about a device class, validated at the edge.
 
-The only module that imports pydantic. A target is YAML without interpolation, inheritance or
+A target is YAML without interpolation, inheritance or
 secrets; all faults are reported at once, each with its line.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from edgekd import document
+from edgekd.document import Document, Fault, Frozen, Kind
 from edgekd.errors import TargetError
 
 __all__ = [
@@ -45,13 +44,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-class Limits(_Frozen):
+class Limits(Frozen):
     """What an artefact may cost; a limit that is absent is not checked."""
 
     latency_p50_ms: Positive | None = None
@@ -68,7 +61,7 @@ class Limits(_Frozen):
     """Largest relative loss of the task metric against the unquantised student (0.01 is 1 %)."""
 
 
-class Measure(_Frozen):
+class Measure(Frozen):
     """How latency is measured. The process, not the sample, is the unit."""
 
     threads: Count = 1
@@ -81,7 +74,7 @@ class Measure(_Frozen):
     """Fresh processes; the figure is the median of their medians."""
 
 
-class Roofline(_Frozen):
+class Roofline(Frozen):
     """The device's published peaks, from which a floor of the latency follows, never a prediction.
 
     One multiply-accumulate counts as two operations.
@@ -121,7 +114,7 @@ class Roofline(_Frozen):
         return self.fp32_gops if precision == "fp32" else self.fp16_gops
 
 
-class Target(_Frozen):
+class Target(Frozen):
     """A class of devices: what it runs, what it allows, what it may cost."""
 
     name: Name
@@ -245,167 +238,15 @@ def load(path: Path) -> Target:
 
 def loads(text: str, *, at: str = "<text>") -> Target:
     """Validate the text of a target file; ``at`` names it in messages."""
-    document = _parse(text, at)
-    faults = list(document.faults)
-    target = None
-    try:
-        # JSON mode is strict about scalars (no "yes" for 1.0) yet takes lists for tuples.
-        target = Target.model_validate_json(_json(document.value), strict=True)
-    except ValidationError as error:
-        faults += [_fault(fault, document) for fault in error.errors()]
-    faults += _unknown_backends(document)
-    if faults or target is None:
-        lines = "\n".join(fault.show(at) for fault in sorted(faults, key=lambda f: f.line))
-        raise TargetError(
-            f"{at} is not a valid target\n{lines}", hint="edgekd targets schema prints every key"
-        )
-    return target
+    return document.load(text, Target, KIND, at)
 
 
-# --- YAML with lines ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Fault:
-    line: int
-    path: str
-    message: str
-    got: str | None = None
-
-    def show(self, at: str) -> str:
-        got = "" if self.got is None else f" (got {self.got})"
-        place = f"{self.path}: " if self.path else ""
-        return f"  {at}:{self.line}: {place}{self.message}{got}"
-
-
-@dataclass(frozen=True)
-class _Document:
-    value: Any
-    lines: Mapping[tuple[str | int, ...], int]
-    faults: tuple[_Fault, ...]
-
-    def line(self, path: tuple[str | int, ...]) -> int:
-        """Return the line of a key, or of the nearest enclosing one."""
-        while path and path not in self.lines:
-            path = path[:-1]
-        return self.lines.get(path, 1)
-
-
-def _parse(text: str, at: str) -> _Document:
-    try:
-        aliases = [e for e in yaml.parse(text) if isinstance(e, yaml.AliasEvent)]
-        if aliases:
-            place = f"{at}:{_line(aliases[0].start_mark)}"
-            raise TargetError("a target has no YAML aliases; write the value out", at=place)
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        value = None if node is None else loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        place = f"{at}:{_line(error.problem_mark)}"
-        raise TargetError(f"not YAML: {error.problem}", at=place) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise TargetError(f"not YAML: {error}", at=at) from error
-    if not isinstance(value, dict):
-        found = "nothing" if value is None else type(value).__name__
-        raise TargetError(
-            f"a target is a mapping of keys to values, got {found}",
-            at=at,
-            hint="edgekd targets show cpu prints one",
-        )
-    lines: dict[tuple[str | int, ...], int] = {}
-    faults: list[_Fault] = []
-    _walk(node, (), lines, faults)
-    return _Document(value, lines, tuple(faults))
-
-
-def _line(mark: Any) -> int:
-    return 1 if mark is None else int(mark.line) + 1
-
-
-def _walk(
-    node: Any,
-    path: tuple[str | int, ...],
-    lines: dict[tuple[str | int, ...], int],
-    faults: list[_Fault],
-) -> None:
-    """Record the line of every key and item; a key given twice is a fault."""
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            lines[(*path, index)] = _line(item.start_mark)
-            _walk(item, (*path, index), lines, faults)
-    elif isinstance(node, yaml.MappingNode):
-        for key, item in node.value:
-            place = (*path, str(key.value))
-            line = _line(key.start_mark)
-            if key.tag != "tag:yaml.org,2002:str":
-                faults.append(_Fault(line, _dotted(place), "a key is a text; put it in quotes"))
-            if place in lines:
-                message = f"key given twice, first in line {lines[place]}"
-                faults.append(_Fault(line, _dotted(place), message))
-            lines[place] = line
-            _walk(item, place, lines, faults)
-
-
-def _json(value: object) -> str:
-    """Return JSON; dates become texts, keys that are no texts are left to their own fault."""
-    return json.dumps(value, default=str, skipkeys=True)
-
-
-def _dotted(path: Iterable[str | int]) -> str:
-    return ".".join(str(part) for part in path)
-
-
-# --- pydantic's faults in words ----------------------------------------------------------------
-
-
-_MESSAGES = {
-    "model_type": "should be a mapping of keys to values",
-    "dict_type": "should be a mapping of keys to values",
-    "tuple_type": "should be a list, such as [a, b]",
-    "string_type": "should be a text; put it in quotes",
-}
-_PATTERNS = {
-    "name": "should be lower case letters, digits, '.', '_' and '-'",
-    "runtime": "should be a range of versions, such as '>=10.3,<11'",
-}
-
-
-def _fault(fault: Any, document: _Document) -> _Fault:
-    path: tuple[str | int, ...] = fault["loc"]
-    kind = fault["type"]
-    if kind == "missing":
-        return _Fault(document.line(path), _dotted(path), "required, but absent")
-    if kind == "extra_forbidden":
-        return _Fault(document.line(path), _dotted(path), _unknown_key(path), _got(fault))
-    if kind == "value_error":
-        return _Fault(document.line(path), _dotted(path), str(fault["ctx"]["error"]))
-    if kind == "string_pattern_mismatch":
-        return _Fault(document.line(path), _dotted(path), _PATTERNS[str(path[0])], _got(fault))
-    message = _MESSAGES.get(kind) or fault["msg"].removeprefix("Input ")
-    return _Fault(document.line(path), _dotted(path), message, _got(fault))
-
-
-def _got(fault: Any) -> str:
-    text = json.dumps(fault["input"], ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _unknown_key(path: tuple[str | int, ...]) -> str:
-    model: Any = Target
-    for part in path[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field else None
-    known = list(getattr(model, "model_fields", {}))
-    close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
-    return "unknown key" + (f", did you mean {close[0]!r}?" if close else "")
-
-
-def _unknown_backends(document: _Document) -> list[_Fault]:
-    backends = document.value.get("backends")
+def _unknown_backends(file: Document) -> list[Fault]:
+    backends = file.value.get("backends")
     if not isinstance(backends, list):
         return []
     return [
-        _Fault(document.line(("backends", index)), f"backends.{index}", _unknown_backend(name))
+        Fault(file.line(("backends", index)), f"backends.{index}", _unknown_backend(name))
         for index, name in enumerate(backends)
         if isinstance(name, str) and name not in BACKENDS and name not in _installed_backends()
     ]
@@ -422,3 +263,16 @@ def _installed_backends() -> list[str]:
     from importlib.metadata import entry_points
 
     return sorted(point.name for point in entry_points(group="edgekd.backends"))
+
+
+KIND = Kind(
+    noun="target",
+    error=TargetError,
+    hint="edgekd targets schema prints every key",
+    example="edgekd targets show cpu prints one",
+    patterns={
+        "name": "should be lower case letters, digits, '.', '_' and '-'",
+        "runtime": "should be a range of versions, such as '>=10.3,<11'",
+    },
+    more=_unknown_backends,
+)
