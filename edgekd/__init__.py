@@ -15,8 +15,9 @@ from edgekd.version import __version__
 
 if TYPE_CHECKING:
     from edgekd import errors
-    from edgekd.api import compress, plan, profile
+    from edgekd.api import bench, compress, plan, profile
     from edgekd.bench.gate import gate
+    from edgekd.bench.side_by_side import compare
     from edgekd.bundle import open_bundle
     from edgekd.discover import load_recipe, load_target
     from edgekd.environments import setup
@@ -44,6 +45,8 @@ __all__ = [
     "Term",
     "Train",
     "__version__",
+    "bench",
+    "compare",
     "compress",
     "errors",
     "gate",
@@ -57,6 +60,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "bench": "edgekd.api",
+    "compare": "edgekd.bench.side_by_side",
     "compress": "edgekd.api",
     "gate": "edgekd.bench.gate",
     "load_recipe": "edgekd.discover",

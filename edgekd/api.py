@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,116 @@ def plan(
             }
         )
     return rows
+
+
+def bench(
+    bundles: Sequence[Path] = (),
+    *,
+    suite: Path | None = None,
+    out: Path,
+    build_in: Path | None = None,
+    processes: int | None = None,
+    threads: int | None = None,
+    pin: int | None = None,
+    history: Path | None = None,
+    label: str | None = None,
+    resume: bool = False,
+    wait: float = 600,
+    on: str = "local",
+    device: str = "auto",
+    store: Path | None = None,
+    emit: Emit = silent,
+) -> dict[str, Any]:
+    """Measure bundles in turns, in fresh processes, and write every process down.
+
+    Args:
+        bundles: Folders or zips.
+        suite: A suite file, which may also name recipes to build.
+        out: File of results, JSON lines.
+        build_in: Folder of the bundles that the suite builds; ``out``'s by default.
+        processes: Fresh processes of each; the suite's by default.
+        threads: Threads of the runtime; the suite's or the target's by default.
+        pin: Core to run on.
+        history: Folder of plain files that the figures are added to.
+        label: Name of the board in the history.
+        resume: Go on with an interrupted run.
+        wait: Seconds to wait for another job on the board.
+        on: ``local``.
+        device: What trains, when something is built.
+        store: Where results are kept.
+        emit: Progress.
+
+    Returns:
+        See `edgekd.bench.run.bench`.
+    """
+    from edgekd.bench import run as running
+    from edgekd.bench import suite as suites
+
+    _local(on)
+    if (suite is None) == (not bundles):
+        raise UsageError("give bundles, or --suite FILE", hint="edgekd bench BUNDLE --out R.jsonl")
+    asked = suites.Measuring()
+    found = _by_label((read_name(path), Path(path)) for path in bundles)
+    name = "bundles"
+    if suite is not None:
+        job = suites.load(suite)
+        name, asked = job.name, job.measure
+        ready = [suite.parent / path for path in job.bundles]
+        built = _built(job.build, build_in or out.parent, device, store, emit)
+        found = _by_label([*((read_name(path), path) for path in ready), *built])
+    settings = replace(
+        asked.settings(0),
+        threads=threads or asked.threads or 0,
+        pin=asked.pin if pin is None else pin,
+    )
+    return running.bench(
+        running.Job(name, found, processes or asked.processes, settings),
+        out,
+        history_folder=history,
+        label=label,
+        resume=resume,
+        wait=wait,
+        emit=emit,
+    )
+
+
+def read_name(bundle: Path) -> str:
+    """Return the name in a bundle's manifest."""
+    from edgekd.bundle import read_manifest
+
+    return str(read_manifest(bundle)["name"])
+
+
+def _by_label(found: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Return bundles by name; a second one of the same name is called by its path too."""
+    labels: dict[str, Path] = {}
+    for name, path in found:
+        labels[name if name not in labels else f"{name} ({path})"] = path
+    return labels
+
+
+def _built(
+    builds: Iterable[Any], folder: Path, device: str, store: Path | None, emit: Emit
+) -> Iterator[tuple[str, Path]]:
+    """Build, or read from the store, every recipe × settings × target of a suite."""
+    from edgekd.spec import digest
+
+    for one in builds:
+        for settings in one.settings:
+            said = ",".join(f"{key}={value}" for key, value in sorted(settings.items()))
+            for target in one.targets:
+                place = folder / f"{digest([one.recipe, target, dict(settings)])[:12]}"
+                (bundle,) = compress(
+                    one.recipe,
+                    target,
+                    settings=settings,
+                    out=place,
+                    device=device,
+                    store=store,
+                    emit=emit,
+                )
+                name = str(bundle.manifest["name"])
+                yield (f"{name} {said}" if len(one.settings) > 1 else name), place
 
 
 def profile(

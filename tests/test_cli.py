@@ -185,4 +185,4 @@ def test_completion_answers_the_shell():
     process = start("-m", "edgekd", env=environment)
     out, err = process.communicate(timeout=60)
     assert err == ""
-    assert out.split() == ["plain,compress", "plain,completion"]
+    assert out.split() == ["plain,compress", "plain,compare", "plain,completion"]

@@ -39,6 +39,8 @@ LEAN = [
     (["compress", "--help"], {"numpy", "pydantic"}),
     (["profile", "--help"], {"numpy", "pydantic"}),
     (["verify", "--help"], {"numpy", "pydantic"}),
+    (["bench", "--help"], {"numpy", "pydantic"}),
+    (["compare", "--help"], {"numpy", "pydantic"}),
     (["gate", "--help"], {"numpy", "pydantic"}),
 ]
 
@@ -82,6 +84,8 @@ def test_the_public_names_are_these():
         "Term",
         "Train",
         "__version__",
+        "bench",
+        "compare",
         "compress",
         "errors",
         "gate",

@@ -125,7 +125,7 @@ def gate(
         checks += _timed(matches, rule)
         outcome = _outcome(matches, checks, rule, seed, facts)
         if history_folder is not None:
-            _remember(history_folder, matches, facts, label)
+            _remember(history_folder, matches, candidates, facts, label)
         if accept is not None:
             _accept(matches, candidates, baselines, accept, outcome)
     return outcome
@@ -334,13 +334,18 @@ def _notes(match: Match) -> Iterator[str]:
 
 
 def _remember(
-    folder: Path, matches: Sequence[Match], facts: Mapping[str, Any], label: str | None
+    folder: Path,
+    matches: Sequence[Match],
+    places: Sequence[Path],
+    facts: Mapping[str, Any],
+    label: str | None,
 ) -> None:
     device = record.device_label(facts["machine"], label)
-    for match in matches:
+    for match, place in zip(matches, places, strict=True):
         if match.pairs:
             row = record.summary(match.candidate, [after for _, after in match.pairs], "gate")
             found = {"device": device, "when": facts["when"], "git": facts["git"], **row}
+            found["path"] = str(place.absolute())
             history.remember(folder, found)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,15 +109,29 @@ def read(path: Path) -> list[Record]:
     return records
 
 
+def place(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Return the file of a history folder that a record belongs in."""
+    return folder / slug(str(record["device"])) / f"{slug(str(record['name']))}.jsonl"
+
+
+def slug(text: str) -> str:
+    """Return a plain file name."""
+    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.") or "unnamed"
+
+
 def remember(folder: Path, record: Mapping[str, Any]) -> Path:
     """Add a run's summary of one bundle to a history folder; return the file.
 
     Args:
         folder: Made when missing, with a ``.gitattributes`` that lets branches merge.
-        record: With ``device`` and ``name``; see `edgekd.bench.suite.summary`.
+        record: With ``device`` and ``name``, and ``path`` of the bundle, which is kept relative to
+            the folder; see `edgekd.bench.record.summary`.
     """
-    path = folder / str(record["device"]) / f"{record['name']}.jsonl"
-    append(path, [{"schema": SCHEMA, **record}])
+    path = place(folder, record)
+    row = {"schema": SCHEMA, **record}
+    if "path" in row:
+        row["path"] = os.path.relpath(row["path"], folder)
+    append(path, [row])
     attributes = folder / ".gitattributes"
     if not attributes.exists():
         attributes.write_text(_ATTRIBUTES)
@@ -134,4 +149,7 @@ def recall(folder: Path) -> list[Record]:
             "there is no history here", at=str(folder), hint="edgekd bench --history DIR makes one"
         )
     records = [record for path in sorted(folder.glob("*/*.jsonl")) for record in read(path)]
+    for record in records:
+        if "path" in record:
+            record["path"] = os.path.normpath(folder.absolute() / record["path"])
     return sorted(records, key=lambda record: str(record.get("when", "")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from edgekd.bench import history
 from edgekd.bench.judge import middle
 from edgekd.bench.measure import Process
 from edgekd.bench.stats import centre
@@ -56,12 +56,9 @@ def git_revision(folder: Path | None = None) -> str | None:
 
 def device_label(machine: Mapping[str, Any], given: str | None = None) -> str:
     """Return how history files the machine: the name given, else one made of its processor's."""
-    return slug(given or str(machine.get("board") or "") or str(machine.get("cpu") or "machine"))
-
-
-def slug(text: str) -> str:
-    """Return a plain file name."""
-    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.") or "machine"
+    return history.slug(
+        given or str(machine.get("board") or "") or str(machine.get("cpu") or "machine")
+    )
 
 
 def summary(bundle: Bundle, processes: Sequence[Process], source: str) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def not_comparable(before: Sequence[Process], after: Sequence[Process]) -> str:
 
 def findings(before: Sequence[Process], after: Sequence[Process]) -> dict[str, Finding]:
     """Compare two independent runs, times relative to the kernel of each run."""
-    first, second = _relative(before), _relative(after)
+    first, second = relative(before), relative(after)
     return {
         name: Finding(
             mann_whitney(first[name], second[name]),
@@ -126,7 +126,8 @@ def figure(side: Sequence[Process]) -> Samples:
     }
 
 
-def _relative(side: Sequence[Process]) -> Samples:
+def relative(side: Sequence[Process]) -> Samples:
+    """Return the figures of each process, times as multiples of the run's reference kernel."""
     kernel = statistics.median(p.kernel_ms for p in side)
     plain = figure(side)
     return {
