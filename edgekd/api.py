@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ def compress(
         target: One or several names or files; they share teacher and student.
         settings: Settings of the recipe.
         out: Folder of the bundle; with several targets, the folder they go into.
-        on: Where the device is; ``local``.
+        on: Where the device is: ``local``, ``ssh:HOST``, or a name of the user's list.
         device: What trains: ``auto``, ``cpu``, ``cuda``, ``mps``.
         pick: Take this candidate instead of the fastest within the limits.
         like: A bundle whose settings and choice are repeated.
@@ -61,29 +61,62 @@ def compress(
             of the ladder, and lies where it would.
         EdgekdError: See `edgekd.errors`.
     """
-    _local(on)
     request = _request(recipe, target, settings, pick, like)
     places = _places(request, out)
-    machine = here()
-    absents = [t.absent_from(machine) for t in request.targets]
+    devices = _devices(request.targets, on)
     plans = [
-        _candidates(request.recipe, t, absent, emit)
-        for t, absent in zip(request.targets, absents, strict=True)
+        _candidates(request.recipe, t, found, emit)
+        for t, found in zip(request.targets, devices, strict=True)
     ]
     from edgekd.run import Walk
 
-    walk = Walk(request.recipe, Store(store), emit, _device(device))
+    walk = Walk(request.recipe, Store(store), emit, _device(device), on=on)
     for step in steps.shared(request.recipe):
         walk.step(step)
     bundles = []
-    for one, absent, (chosen, missing), place in zip(
-        request.targets, absents, plans, places, strict=True
+    for one, found, (chosen, missing), place in zip(
+        request.targets, devices, plans, places, strict=True
     ):
-        _prove(walk, one, chosen, request.pick, absent)
-        bundles.append(_bundle(walk, one, missing, place, absent))
+        _prove(walk, one, chosen, request.pick, found)
+        bundles.append(_bundle(walk, one, missing, place, found))
+    absents = [found.absent for found in devices]
     if any(absents) and not allow_unbuilt:
         raise _unbuilt(request.targets, absents, bundles)
     return bundles
+
+
+@dataclass(frozen=True)
+class _Device:
+    """What ``--on`` is for one target.
+
+    Attributes:
+        absent: Why it is not the target's device; empty when it is.
+        machine: Facts of the agent there.
+        there: Its identity, for keys, when it is the device and not this machine.
+    """
+
+    absent: str
+    machine: Mapping[str, Any]
+    there: Mapping[str, Any] | None = None
+
+
+def _devices(targets: Sequence[Target], on: str) -> list[_Device]:
+    """Ask the device what it is, and each target whether that is it.
+
+    Raises:
+        SetupError: It cannot be reached.
+    """
+    if reach(on).local:
+        machine = here()
+        return [_Device(t.absent_from(machine), machine) for t in targets]
+    from edgekd.device.link import agent_on
+
+    with agent_on(on) as agent:
+        machine = agent.facts()
+    kept = ("cpu", "isa", "cores", "arch", "os", "board", "runtimes", "jetson")
+    there = {name: machine[name] for name in kept if name in machine}
+    found = [t.absent_from(machine).replace("this machine", on) for t in targets]
+    return [_Device(why, machine, None if why else there) for why in found]
 
 
 def _unbuilt(
@@ -106,6 +139,7 @@ def plan(
     settings: Mapping[str, Any] | None = None,
     pick: str | int | None = None,
     like: Path | None = None,
+    on: str = "local",
     store: Path | None = None,
     emit: Emit = silent,
     **ignored: Any,
@@ -120,11 +154,10 @@ def plan(
 
     kept = Store(store)
     keys = steps.Keys(request.recipe, Digests(kept.root))
-    listed, machine = list(steps.shared(request.recipe)), here()
-    for one in request.targets:
-        absent = one.absent_from(machine)
-        chosen, _missing = _candidates(request.recipe, one, absent, emit)
-        listed += _steps(request.recipe, one, chosen, request.pick, absent)
+    listed = list(steps.shared(request.recipe))
+    for one, device in zip(request.targets, _devices(request.targets, on), strict=True):
+        chosen, _missing = _candidates(request.recipe, one, device, emit)
+        listed += _steps(request.recipe, one, chosen, request.pick, device)
     rows: list[dict[str, Any]] = []
     for step in listed:
         if any(row["step"] == step.name for row in rows):
@@ -362,29 +395,32 @@ def _places(request: _Request, out: Path | None) -> list[Path]:
 
 
 def _candidates(
-    recipe: Recipe, target: Target, absent: str, emit: Emit
+    recipe: Recipe, target: Target, device: _Device, emit: Emit
 ) -> tuple[list[Any], list[str]]:
-    if absent:
-        emit(Event("note", f"target {target.name}", f"no device: {absent}"))
-    chosen, missing = steps.candidates(recipe, target, absent)
+    if device.absent:
+        emit(Event("note", f"target {target.name}", f"no device: {device.absent}"))
+    chosen, missing = steps.candidates(recipe, target, device.absent, device.there)
     for sentence in missing:
         emit(Event("note", f"target {target.name}", f"not tried: {sentence}"))
     return chosen, missing
 
 
 def _steps(
-    recipe: Recipe, target: Target, chosen: Sequence[Any], pick: str | int | None, absent: str
+    recipe: Recipe, target: Target, chosen: Sequence[Any], pick: str | int | None, device: _Device
 ) -> list[steps.Step]:
+    absent = device.absent
+    # Torch networks are timed beside the candidates, so only where those run on this machine.
+    elsewhere = absent or ("" if device.there is None else "on another machine")
     return [
         steps.exported(recipe, target),
-        *steps.built(recipe, target, chosen, absent),
+        *steps.built(recipe, target, chosen, absent, device.there),
         *steps.finished(recipe, target, chosen, pick, absent),
-        *steps.measured(recipe, target, absent),
+        *steps.measured(recipe, target, elsewhere),
     ]
 
 
 def _prove(
-    walk: Walk, target: Target, chosen: Sequence[Any], pick: str | int | None, absent: str
+    walk: Walk, target: Target, chosen: Sequence[Any], pick: str | int | None, device: _Device
 ) -> None:
     """Walk the steps of a target; a candidate whose toolchain or runtime fails is rejected.
 
@@ -394,7 +430,7 @@ def _prove(
     lost: dict[str, str] = {}
     parts = {f"{part}:{c.id}": [c.id] for part in (*steps.PARTS, "check") for c in chosen}
     parts["convert"] = steps.converted(chosen)
-    for planned in _steps(walk.recipe, target, chosen, pick, absent):
+    for planned in _steps(walk.recipe, target, chosen, pick, device):
         step = planned
         fed = parts.get(step.name, [])
         if (fed and all(identity in lost for identity in fed)) or (
@@ -402,7 +438,7 @@ def _prove(
         ):
             continue
         if step.name.startswith("choose") and lost:
-            (step,) = steps.finished(walk.recipe, target, chosen, pick, absent, lost)
+            (step,) = steps.finished(walk.recipe, target, chosen, pick, device.absent, lost)
         try:
             walk.step(step)
         except StageError as error:
@@ -414,17 +450,18 @@ def _prove(
     choice = walk.done[f"choose:{target.name}"].facts
     for identity in dict.fromkeys((choice["fp32"], choice["reduced"], choice["picked"])):
         if identity:
-            walk.step(steps.tested(walk.recipe, identity))
+            walk.step(steps.tested(walk.recipe, identity, device.absent, device.there))
 
 
-def _bundle(walk: Walk, target: Target, missing: Sequence[str], place: Path, absent: str) -> Bundle:
+def _bundle(
+    walk: Walk, target: Target, missing: Sequence[str], place: Path, device: _Device
+) -> Bundle:
     from edgekd.bundle import unchanged, write_bundle
-    from edgekd.device.link import Agent
     from edgekd.manifest import Evidence, assemble
 
-    with Agent() as agent:
-        machine = agent.facts()
-    evidence = Evidence(walk.recipe, target, walk.done, machine, missing, absent)
+    # Numbers by proxy are this machine's, whatever --on names.
+    machine = here() if device.absent else device.machine
+    evidence = Evidence(walk.recipe, target, walk.done, machine, missing, device.absent)
     manifest = assemble(evidence)
     same = unchanged(manifest, place)
     if same is not None:
@@ -479,11 +516,6 @@ def _kit(walk: Walk, manifest: Mapping[str, Any], golden: Mapping[str, Any]) -> 
     made_of = walk.done[f"build:{manifest['artefact']['candidate']}"].made_of
     toolchain = backend(made_of["spec"]["candidate"]["backend"])
     return toolchain.kit(manifest, golden) if isinstance(toolchain, Equipping) else {}
-
-
-def _local(on: str) -> None:
-    if on != "local":
-        raise SetupError(f"only --on local can be reached in this version, got {on!r}", at="--on")
 
 
 def _device(wanted: str) -> str:

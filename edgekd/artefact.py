@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.device.link import Agent
+from edgekd.device.link import Agent, agent_on
 from edgekd.inputs import prepare
 from edgekd.spec import plain
 
@@ -87,6 +87,8 @@ class Running(AbstractContextManager["Running"]):
     """An artefact loaded in its own process; callable on raw samples.
 
     Attributes:
+        on: Device that it runs on; see `edgekd.device.reach`.
+        by_proxy: Run it in its proxy, where it has one.
         ran_batch: Samples at a time in the last call: the model's own number where it has one.
     """
 
@@ -94,23 +96,24 @@ class Running(AbstractContextManager["Running"]):
     threads: int = 1
     batch: int = 64
     options: Mapping[str, Any] = field(default_factory=dict)
+    on: str = "local"
+    by_proxy: bool = True
     ran_batch: int = 0
 
     def __enter__(self) -> Running:
-        self.agent = Agent()
-        self.agent.__enter__()
-        try:
-            runtime, own = self.artefact.runs_here
+        with ExitStack() as undo:
+            self.agent: Agent = undo.enter_context(agent_on(self.on))
+            runtime, own = self.artefact.runtime, self.artefact.options
+            if self.by_proxy:
+                runtime, own = self.artefact.runs_here
             options = {"threads": self.threads, **own, **self.options}
             main = self.artefact.folder / self.artefact.main
             self.loaded = self.agent.load(runtime, main, **options)
-        except BaseException:
-            self.agent.__exit__(None, None, None)
-            raise
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *details: Any) -> None:
-        self.agent.__exit__(*details)
+        self._undo.__exit__(*details)
 
     def __call__(self, raw: NDArray[Any]) -> NDArray[Any]:
         """Run raw samples (batch, …) and return the first output (batch, …)."""

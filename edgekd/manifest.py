@@ -54,6 +54,8 @@ class Evidence:
         """Latency of a network or artefact; ``not_run`` without the device."""
         if self.absent:
             return {"not_run": self.no_device}
+        if f"profile:{step}" not in self.done:
+            return {"not_run": "torch networks are not run on the device"}
         latency: Mapping[str, Any] = self.facts(f"profile:{step}")["latency"]
         return latency
 

@@ -24,6 +24,7 @@ class Walk:
         store: Where results are.
         emit: Progress.
         device: What trains: ``auto``, ``cpu``, ``cuda``, ``mps``.
+        on: Where steps that belong to a device run.
         done: Finished steps by name.
     """
 
@@ -32,6 +33,7 @@ class Walk:
     emit: Emit
     device: str = "cpu"
     done: dict[str, Entry] = field(default_factory=dict)
+    on: str = "local"
 
     def __post_init__(self) -> None:
         self._digests = Digests(self.store.root)
@@ -72,6 +74,7 @@ class Walk:
             "base": str(base_of(self.recipe)),
             "device": self.device,
             "step": step.name,
+            "on": "local" if step.there is None else self.on,
             "threads": os.cpu_count() or 1,
         }
         spec = dict(step.spec) | place

@@ -41,7 +41,8 @@ class Step:
         inputs: Input name → name of the step whose folder it is.
         files: Outside files whose content is part of the key.
         packages: Packages whose version is part of the key.
-        measured: Whether the result belongs to this machine (then the machine is in the key).
+        measured: Whether the result belongs to a machine (then the machine is in the key).
+        there: That machine, when it is not this one: the device that ``--on`` names.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Step:
     files: tuple[Path, ...] = ()
     packages: tuple[str, ...] = ()
     measured: bool = False
+    there: Mapping[str, Json] | None = None
 
 
 def stage(name: str) -> str:
@@ -192,7 +194,10 @@ def exported(recipe: Recipe, target: Target) -> Step:
 
 
 def candidates(
-    recipe: Recipe, target: Target, absent: str = ""
+    recipe: Recipe,
+    target: Target,
+    absent: str = "",
+    there: Mapping[str, Json] | None = None,
 ) -> tuple[list[Candidate], list[str]]:
     """Candidates that can be built here, and a sentence for every backend that cannot.
 
@@ -215,7 +220,7 @@ def candidates(
         if reason is not None:
             missing.append(f"{name}: {reason}")
             continue
-        rows = one.candidates(precisions, () if absent else fingerprint()["isa"])
+        rows = one.candidates(precisions, () if absent else (there or fingerprint())["isa"])
         found += [_spared(row, target.never_quantize) for row in rows]
     if not found:
         raise SetupError(
@@ -244,14 +249,23 @@ def _few(found: list[Candidate], limit: int) -> list[Candidate]:
 
 
 def built(
-    recipe: Recipe, target: Target, chosen: Sequence[Candidate], absent: str = ""
+    recipe: Recipe,
+    target: Target,
+    chosen: Sequence[Candidate],
+    absent: str = "",
+    there: Mapping[str, Json] | None = None,
 ) -> list[Step]:
     """Build, parity and validation score of every candidate; latency unless ``absent``.
 
     Candidates that start from a ``.tflite`` share one conversion.
     """
     files = tuple(base_of(recipe) / f for f in recipe.files)
-    val = {"data": plain(recipe.data), "task": plain(recipe.task), "split": "val"}
+    val = {
+        "data": plain(recipe.data),
+        "task": plain(recipe.task),
+        "split": "val",
+        "by_proxy": bool(absent),
+    }
     timing = {"data": plain(recipe.data), "measure": _measure(target)}
     steps = [_converted(recipe)] if converted(chosen) else []
     for candidate in chosen:
@@ -263,11 +277,12 @@ def built(
             Step(
                 f"parity:{name}",
                 stage("parity"),
-                spec,
+                spec | {"by_proxy": bool(absent)},
                 made | {"export": "export"},
                 (),
                 packages,
                 measured=True,
+                there=there,
             ),
             Step(
                 f"val:{name}",
@@ -277,10 +292,18 @@ def built(
                 files,
                 packages,
                 measured=True,
+                there=there,
             ),
         ]
         timed = Step(
-            f"profile:{name}", stage("profile"), timing, made, files, packages, measured=True
+            f"profile:{name}",
+            stage("profile"),
+            timing,
+            made,
+            files,
+            packages,
+            measured=True,
+            there=there,
         )
         steps += [] if absent else [timed]
         if isinstance(backend(candidate.backend), Checking):
@@ -352,16 +375,22 @@ def finished(
     spec: dict[str, Json] = {"candidates": [c.id for c in left], "metric_drop": drop}
     spec |= {"failed": failed}
     spec |= {"pick": pick, "unmeasured": list(target.order) if absent else None}
+    spec |= {"by": "cpu_ms" if target.device == "cpu" else "wall_ms"}
     name = f"choose:{target.name}"
     return [Step(name, stage("choose"), spec, inputs | {"student": "distill"})]
 
 
-def tested(recipe: Recipe, identity: str) -> Step:
+def tested(
+    recipe: Recipe, identity: str, absent: str = "", there: Mapping[str, Json] | None = None
+) -> Step:
     """The test score of one candidate."""
     spec = {"data": plain(recipe.data), "task": plain(recipe.task), "split": "test"}
+    spec |= {"by_proxy": bool(absent)}
     files = tuple(base_of(recipe) / f for f in recipe.files)
     inputs = {"artefact": f"build:{identity}", "state": "distill"}
-    return Step(f"test:{identity}", stage("score"), spec, inputs, files, EXPORT, measured=True)
+    return Step(
+        f"test:{identity}", stage("score"), spec, inputs, files, EXPORT, measured=True, there=there
+    )
 
 
 def _packages(candidate: Candidate) -> tuple[str, ...]:
@@ -396,7 +425,7 @@ class Keys:
             "files": {f.name: self._digest(f) for f in step.files},
             "versions": {name: installed(name) for name in step.packages},
             "python": platform.python_version(),
-            "machine": fingerprint() if step.measured else None,
+            "machine": (step.there or fingerprint()) if step.measured else None,
         }
         self.made_of[step.name] = made_of
         self.of[step.name] = key_of(made_of)

@@ -105,7 +105,11 @@ class TensorRT:
             "files": [MAIN],
             "main": MAIN,
             "runtime": candidate.runtime,
-            "options": dict(candidate.options),
+            "options": {
+                **candidate.options,
+                "precision": candidate.precision,
+                "io": {"inputs": _ports(proto.graph.input), "outputs": _ports(proto.graph.output)},
+            },
             "proxy": dict(PROXY),
             "precision": candidate.precision,
             "quantised_ops": _quantised_ops(proto),
@@ -161,6 +165,19 @@ def oldest(runtime: str | None) -> str:
     """Return the oldest version of a range such as ``>=10.3,<11``; 8.6 where none is named."""
     found = re.search(r"(?:>=|==)\s*([\d.]+)", runtime or "")
     return found[1] if found else "8.6"
+
+
+def _ports(ports: Sequence[Any]) -> list[dict[str, Any]]:
+    """Describe what the graph takes or gives for one sample: the board has no parser of ONNX."""
+    import onnx
+
+    found = []
+    for port in ports:
+        tensor = port.type.tensor_type
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        sizes = [dim.dim_value for dim in tensor.shape.dim[1:]]
+        found.append({"name": port.name, "shape": sizes, "dtype": str(dtype)})
+    return found
 
 
 def _refuse_names(proto: Any) -> None:

@@ -44,7 +44,8 @@ def choose(
         reasons = "; ".join(f"{row['candidate']}: {row['why']}" for row in rows)
         raise BudgetError(f"no candidate keeps parity and the task metric: {reasons}")
     order = spec.get("unmeasured")
-    ranking = rank(fit) if order is None else rank_unmeasured(fit, order)
+    by = spec.get("by", "cpu_ms")
+    ranking = rank(fit, by) if order is None else rank_unmeasured(fit, order)
     picked = pick(ranking, spec["pick"])
     best = {
         "shipped": picked,
@@ -61,7 +62,7 @@ def choose(
         "reduced": best["reduced"] and best["reduced"]["candidate"],
         "ranking": ranking,
         "rejected": [*(row for row in rows if row["why"]), *spec.get("failed", ())],
-        "rule": _rule(spec["pick"], order),
+        "rule": _rule(spec["pick"], order, by),
         "unmeasured": order is not None,
         "metric": goal["primary"],
         "limit": spec["metric_drop"],
@@ -114,12 +115,17 @@ def _why(parity: Mapping[str, Any], loss: float, drop: float) -> str:
     return ""
 
 
-def rank(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Fastest first by processor time; within 3 % of the fastest, the smaller file first."""
-    left, ranking = sorted(rows, key=lambda r: (r["cpu_ms"], r["candidate"])), []
+def rank(rows: Sequence[dict[str, Any]], by: str = "cpu_ms") -> list[dict[str, Any]]:
+    """Fastest first; within 3 % of the fastest, the smaller file first.
+
+    Args:
+        rows: Candidates.
+        by: ``cpu_ms``, or ``wall_ms`` where the processor only waits for an accelerator.
+    """
+    left, ranking = sorted(rows, key=lambda r: (r[by], r["candidate"])), []
     while left:
-        limit = left[0]["cpu_ms"] * (1 + TIE)
-        tied = [row for row in left if row["cpu_ms"] <= limit]
+        limit = left[0][by] * (1 + TIE)
+        tied = [row for row in left if row[by] <= limit]
         best = min(tied, key=lambda r: (r["bytes"], r["candidate"]))
         ranking.append(best)
         left.remove(best)
@@ -157,12 +163,13 @@ def pick(ranking: Sequence[dict[str, Any]], wanted: str | int | None) -> dict[st
     )
 
 
-def _rule(wanted: str | int | None, order: Sequence[str] | None) -> str:
+def _rule(wanted: str | int | None, order: Sequence[str] | None, by: str) -> str:
     if wanted in (None, "fastest"):
         if order is not None:
             return (
                 f"unmeasured: no device; by the target's order of precisions ({', '.join(order)}),"
                 " then the smaller file, among those that keep the task metric on this host"
             )
-        return "least processor time among those within the limits; ties (3 %) to the smaller file"
+        time = "processor time" if by == "cpu_ms" else "wall time"
+        return f"least {time} among those within the limits; ties (3 %) to the smaller file"
     return f"--pick {wanted}"

@@ -29,7 +29,7 @@ def parity(
     """Run the golden inputs through an artefact.
 
     Args:
-        spec: ``candidate`` (for its precision).
+        spec: ``candidate`` (for its precision), ``on``, ``by_proxy``.
         inputs: ``artefact``, ``export`` (golden inputs and outputs).
         out: Gets ``outputs.npz``: what this runtime computed.
         emit: Progress.
@@ -44,7 +44,8 @@ def parity(
     golden = dict(np.load(inputs["export"] / "golden.npz"))
     name = next(n for n in golden if n.startswith("output:"))
     truth = golden.pop(name)
-    with Running(open_artefact(inputs["artefact"])) as running:
+    artefact = open_artefact(inputs["artefact"])
+    with Running(artefact, on=spec["on"], by_proxy=spec["by_proxy"]) as running:
         done = running.agent.evaluate(golden, 1)
         got = next(iter(done.outputs.values()))
         effective = running.loaded.effective

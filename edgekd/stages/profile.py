@@ -37,11 +37,17 @@ def profile(
     val = invoke(Call(**spec["data"]), base).val
     places = np.linspace(0, len(val) - 1, SAMPLES).astype(np.int64)
     raw = np.stack([np.asarray(val[int(i)][0]) for i in places])
-    return measure_artefact(inputs["artefact"], raw, measure, base, spec["step"], emit)
+    return measure_artefact(inputs["artefact"], raw, measure, base, spec["step"], emit, spec["on"])
 
 
 def measure_artefact(
-    folder: Path, raw: Any, measure: Mapping[str, Any], base: Path, step: str, emit: Emit
+    folder: Path,
+    raw: Any,
+    measure: Mapping[str, Any],
+    base: Path,
+    step: str,
+    emit: Emit,
+    on: str = "local",
 ) -> dict[str, Any]:
     """Time an artefact in ``measure['processes']`` fresh processes.
 
@@ -52,13 +58,16 @@ def measure_artefact(
         base: Folder of the recipe (torch networks are built from it).
         step: Name in events.
         emit: Progress.
+        on: Device that it runs on, in its own runtime.
     """
     artefact = open_artefact(folder)
     options = {"base": str(base)} if artefact.runtime == "torch" else {}
     timings, effective = [], {}
     progress = Progress(emit, step, measure["processes"], "processes")
     for _ in range(measure["processes"]):
-        with Running(artefact, measure["threads"], options=options) as running:
+        with Running(
+            artefact, measure["threads"], options=options, on=on, by_proxy=False
+        ) as running:
             timing = running.agent.time(
                 running.feeds(raw), warmup=measure["warmup"], runs=measure["runs"], max_seconds=20
             )

@@ -38,7 +38,8 @@ def score(
     state = dict(np.load(inputs["state"] / "state.npz"))
     artefact = open_artefact(inputs["artefact"])
     options = {"base": str(base), "threads": spec["threads"]} if artefact.runtime == "torch" else {}
-    with Running(artefact, options=options) as model:
+    by_proxy = spec.get("by_proxy", True)
+    with Running(artefact, options=options, on=spec["on"], by_proxy=by_proxy) as model:
         result = task.score(model, data, spec["split"], state, emit)
     save_arrays(out / "units.npz", result.units)
     return {**result.facts(), "batch": model.ran_batch}

@@ -6,7 +6,7 @@ import pytest
 
 from edgekd.errors import BudgetError
 from edgekd.events import silent
-from edgekd.stages.choose import choose, rank_unmeasured
+from edgekd.stages.choose import choose, rank, rank_unmeasured
 
 METRIC = {"primary": "acc", "higher_is_better": True}
 
@@ -82,3 +82,12 @@ def test_equal_precisions_go_to_the_smaller_file():
         for n, size in (("b", 2), ("c", 1), ("a", 2))
     ]
     assert [row["candidate"] for row in rank_unmeasured(rows, ["int8"])] == ["c", "a", "b"]
+
+
+def test_where_the_processor_only_waits_wall_time_counts():
+    rows = [
+        {"candidate": name, "cpu_ms": cpu, "wall_ms": wall, "bytes": 1}
+        for name, cpu, wall in (("a", 1.0, 9.0), ("b", 9.0, 1.0))
+    ]
+    assert [row["candidate"] for row in rank(rows)] == ["a", "b"]
+    assert [row["candidate"] for row in rank(rows, "wall_ms")] == ["b", "a"]

@@ -10,12 +10,13 @@ import importlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..facts import version_of
-from ..faults import SetupFault, UsageFault, listed
+from ..faults import Fault, SetupFault, UsageFault, listed
 from .session import Session, adapt
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ BUILT_IN: Mapping[str, Runtime] = {
     "onnxruntime": Runtime("ort", ("onnxruntime", "onnxruntime-gpu")),
     "openvino": Runtime("ov", ("openvino",)),
     "litert": Runtime("lite", ("ai-edge-litert", "tflite-runtime")),
+    "tensorrt": Runtime("trt", ("tensorrt",)),
     "null": Runtime("null"),
 }
 
@@ -73,7 +75,21 @@ def built_in_versions() -> dict[str, str | None]:
         name: next(filter(None, map(version_of, runtime.distributions)), None)
         for name, runtime in BUILT_IN.items()
         if runtime.distributions
-    }
+    } | {"tensorrt": _tensorrt()}
+
+
+@cache
+def _tensorrt() -> str | None:
+    """Return the version of ``trtexec``, which builds engines; the package alone cannot."""
+    import subprocess
+
+    from .. import trtexec
+
+    try:
+        tool = trtexec.find()
+    except (Fault, OSError, subprocess.SubprocessError):
+        return None
+    return trtexec.shown(tool.version) if tool else None
 
 
 def versions() -> dict[str, str | None]:

@@ -1,0 +1,274 @@
+"""TensorRT: builds the engine with ``trtexec``, keeps it, runs it through NVIDIA's Python package.
+
+An ONNX file is built once for this GPU and this TensorRT and kept in the user's cache; a second
+load takes the engine from there. Inference uses the package ``tensorrt`` with CUDA's runtime
+library; without the package each sample goes through a run of ``trtexec``, which is slow and exact
+to six digits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import hashlib
+import importlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import jetson, trtexec
+from ..faults import Fault, SetupFault
+from .options import Option, read_options
+from .session import Port, Session, Step
+
+if TYPE_CHECKING:
+    from .session import Array
+
+OPTIONS = {
+    "threads": Option(int, 1),
+    "precision": Option(str, "fp32"),
+    "workspace_mib": Option(int, None),
+    "io": Option(dict),
+    "cache": Option(str, None),
+    "trtexec": Option(str, None),
+}
+LEAST_WORKSPACE_MIB = 64
+_PLACES = (
+    "/usr/local/cuda/lib64/libcudart.so",
+    "libcudart.so",
+    "libcudart.so.12",
+    "libcudart.so.13",
+)
+_TO_DEVICE, _TO_HOST = 1, 2
+
+
+def open_session(model: Path, options: Mapping[str, Any]) -> Session:
+    """Build or find the engine of an ONNX file, and open it.
+
+    Args:
+        model: The file.
+        options: ``io``: ``inputs`` and ``outputs``, each a list of ``name``, ``shape`` (of one
+            sample) and ``dtype``; ``precision``, asked by TensorRT 8.6 alone; ``workspace_mib``
+            (half of the free memory); ``cache`` (a folder); ``trtexec`` (a path).
+    """
+    return TensorRTSession(model, read_options(options, OPTIONS))
+
+
+class TensorRTSession(Session):
+    """An engine for one sample at a time."""
+
+    def __init__(self, model: Path, options: Mapping[str, Any]) -> None:
+        tool = trtexec.find(options["trtexec"])
+        if tool is None:
+            raise SetupFault(
+                "there is no trtexec on this machine", hint="sudo apt-get install libnvinfer-bin"
+            )
+        self.version = trtexec.shown(tool.version)
+        self.inputs = [_port(port) for port in options["io"]["inputs"]]
+        self.outputs = [_port(port) for port in options["io"]["outputs"]]
+        begin = time.perf_counter()
+        self._tool = tool
+        self.engine, built = _engine(tool, model, options, self.inputs)
+        self._runner = _runner(self.engine, self.inputs, self.outputs, tool)
+        self.load_s = time.perf_counter() - begin
+        self.effective = {
+            "threads": 1,
+            "trtexec": tool.path,
+            "engine": str(self.engine),
+            "engine_bytes": self.engine.stat().st_size,
+            "inference": self._runner.name,
+            **built,
+        }
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs for one sample."""
+        return self._runner.run(feeds)
+
+    def bind(self, feeds: Mapping[str, Array]) -> Step:
+        """Return a call that makes one inference on `feeds`, which lie on the GPU."""
+        return self._runner.bind(feeds)
+
+    def close(self) -> None:
+        """Free what the GPU holds."""
+        self._runner.close()
+
+
+def _port(spec: Mapping[str, Any]) -> Port:
+    return Port(spec["name"], (1, *spec["shape"]), str(spec["dtype"]))
+
+
+def _engine(
+    tool: trtexec.Tool, model: Path, options: Mapping[str, Any], inputs: list[Port]
+) -> tuple[Path, dict[str, Any]]:
+    """Return the engine of a model, built when it is not kept, and facts about it."""
+    folder = Path(options["cache"] or "~/.cache/edgekd/engines").expanduser()
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()[:24]
+    stem = f"{digest}-{trtexec.shown(tool.version)}-{options['precision']}"
+    engine, log = folder / f"{stem}.plan", folder / f"{stem}.log"
+    if engine.exists():
+        report = trtexec.read_log(log.read_text(errors="replace")) if log.exists() else None
+        return engine, {"build_s": report.build_s if report else None, "kept": True}
+    folder.mkdir(parents=True, exist_ok=True)
+    workspace = options["workspace_mib"] or _workspace()
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        fresh = Path(scratch) / "model.plan"
+        command = tool.build(
+            model,
+            fresh,
+            workspace_mib=workspace,
+            cache=folder / f"timing-{trtexec.shown(tool.version)}.cache",
+            layers=folder / f"{stem}.layers.json",
+            shapes={port.name: [size or 1 for size in port.shape] for port in inputs},
+            precision=options["precision"],
+        )
+        report = tool.run(command, log)
+        if not fresh.is_file():
+            raise Fault("trtexec says that it passed, and wrote no engine")
+        shutil.move(str(fresh), engine)
+    return engine, {"build_s": report.build_s, "kept": False, "workspace_mib": workspace}
+
+
+def _workspace() -> int:
+    """Return half of the memory that is free: the GPU shares it with all that runs."""
+    return max(LEAST_WORKSPACE_MIB, (jetson.memory_free_mib() or 4096) // 2)
+
+
+def _runner(
+    engine: Path, inputs: list[Port], outputs: list[Port], tool: trtexec.Tool
+) -> ByTrtexec | ByPackage:
+    try:
+        trt = importlib.import_module("tensorrt")
+    except ImportError:
+        return ByTrtexec(engine, inputs, outputs, tool)
+    return ByPackage(trt, engine, inputs, outputs)
+
+
+class ByTrtexec:
+    """Each sample in a run of ``trtexec``."""
+
+    name = "trtexec, one process a sample"
+
+    def __init__(
+        self, engine: Path, inputs: list[Port], outputs: list[Port], tool: trtexec.Tool
+    ) -> None:
+        self._engine, self._inputs, self._outputs, self._tool = engine, inputs, outputs, tool
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs for one sample."""
+        with tempfile.TemporaryDirectory(prefix="edgekd-trt-") as scratch:
+            files = {}
+            for index, port in enumerate(self._inputs):
+                files[port.name] = Path(scratch) / f"in{index}.bin"
+                files[port.name].write_bytes(np.ascontiguousarray(feeds[port.name]).tobytes())
+            out = Path(scratch) / "out.json"
+            self._tool.run(self._tool.infer(self._engine, files, out))
+            given = trtexec.read_output(out.read_text())
+        return {
+            port.name: np.array(given[port.name][1], port.dtype).reshape(given[port.name][0])
+            for port in self._outputs
+        }
+
+    def bind(self, feeds: Mapping[str, Array]) -> Step:
+        """Refuse: the time of a process is not the time of an inference."""
+        del feeds
+        raise SetupFault(
+            "latency through edgekd needs NVIDIA's Python package on the board",
+            hint="sudo apt-get install python3-libnvinfer",
+        )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class ByPackage:
+    """The package ``tensorrt``, with memory from CUDA's runtime library."""
+
+    name = "python package"
+
+    def __init__(self, trt: Any, engine: Path, inputs: list[Port], outputs: list[Port]) -> None:
+        self._cuda = _cuda()
+        self._inputs, self._outputs = inputs, outputs
+        runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
+        self._engine = runtime.deserialize_cuda_engine(engine.read_bytes())
+        if self._engine is None:
+            raise Fault(
+                "TensorRT does not take the engine: it is of another version or GPU",
+                hint=f"rm {engine}",
+            )
+        self._context = self._engine.create_execution_context()
+        self._places: dict[str, ctypes.c_void_p] = {}
+        self._stream = ctypes.c_void_p()
+        self._check(self._cuda.cudaStreamCreate(ctypes.byref(self._stream)), "cudaStreamCreate")
+        for port in (*inputs, *outputs):
+            place = ctypes.c_void_p()
+            self._check(self._cuda.cudaMalloc(ctypes.byref(place), _bytes(port)), "cudaMalloc")
+            self._places[port.name] = place
+            self._context.set_tensor_address(port.name, place.value)
+        for port in inputs:
+            self._context.set_input_shape(port.name, tuple(size or 1 for size in port.shape))
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs for one sample."""
+        self._put(feeds)
+        self._infer()
+        results = {}
+        for port in self._outputs:
+            array = np.empty([size or 1 for size in port.shape], port.dtype)
+            self._copy(array.ctypes.data, self._places[port.name].value, array.nbytes, _TO_HOST)
+            results[port.name] = array
+        return results
+
+    def bind(self, feeds: Mapping[str, Array]) -> Step:
+        """Return one inference; its input is copied before, outside of what is timed."""
+        kept = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        self._put(kept)
+        return self._infer
+
+    def close(self) -> None:
+        """Free the GPU's memory."""
+        for place in self._places.values():
+            self._cuda.cudaFree(place)
+        self._places = {}
+
+    def _put(self, feeds: Mapping[str, Array]) -> None:
+        for port in self._inputs:
+            array = np.ascontiguousarray(feeds[port.name])
+            self._copy(self._places[port.name].value, array.ctypes.data, array.nbytes, _TO_DEVICE)
+
+    def _infer(self) -> None:
+        if not self._context.execute_async_v3(self._stream.value):
+            raise Fault("the inference failed; TensorRT's own words are on standard error")
+        self._check(self._cuda.cudaStreamSynchronize(self._stream), "inference")
+
+    def _copy(self, to: Any, source: Any, size: int, kind: int) -> None:
+        code = self._cuda.cudaMemcpy(
+            ctypes.c_void_p(to), ctypes.c_void_p(source), ctypes.c_size_t(size), kind
+        )
+        self._check(code, "cudaMemcpy")
+
+    def _check(self, code: int, doing: str) -> None:
+        if code:
+            raise Fault(f"{doing} failed with CUDA error {code}")
+
+
+def _cuda() -> Any:
+    """Load CUDA's runtime library: JetPack keeps it outside the linker's paths."""
+    for place in filter(None, (ctypes.util.find_library("cudart"), *_PLACES)):
+        if os.sep in place and not Path(place).exists():
+            continue
+        try:
+            return ctypes.CDLL(place)
+        except OSError:
+            continue
+    raise SetupFault("CUDA's runtime library is not found", hint="is CUDA installed there?")
+
+
+def _bytes(port: Port) -> ctypes.c_size_t:
+    count = int(np.prod([size or 1 for size in port.shape]))
+    return ctypes.c_size_t(count * np.dtype(port.dtype).itemsize)
