@@ -219,7 +219,8 @@ def bench(
     from edgekd.bench import run as running
     from edgekd.bench import suite as suites
 
-    _local(on)
+    if not reach(on).local:
+        raise SetupError("the bench measures on this machine only", at="--on", hint="--on local")
     if (suite is None) == (not bundles):
         raise UsageError("give bundles, or --suite FILE", hint="edgekd bench BUNDLE --out R.jsonl")
     asked = suites.Measuring()
