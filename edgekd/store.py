@@ -227,11 +227,15 @@ class Digests:
         return value
 
     def save(self) -> None:
-        """Keep what was learnt."""
-        if self._new:
-            fresh = self._file.with_suffix(f".{os.getpid()}.tmp")
+        """Keep what was learnt; on a full disk it is learnt again next time."""
+        if not self._new:
+            return
+        fresh = self._file.with_suffix(f".{os.getpid()}.tmp")
+        try:
             fresh.write_text(json.dumps(self._known))
             fresh.replace(self._file)
+        except OSError:
+            fresh.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:
@@ -314,16 +318,26 @@ def _explained(step: str, root: Path) -> Iterator[None]:
         yield
     except EdgekdError:
         raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if _is_full(error):
             raise SetupError(
                 f"the disk is full (step {step}); nothing half-written was kept",
                 at=str(root),
                 hint="edgekd cache gc --days 7, or set EDGEKD_STORE to another disk",
             ) from error
-        raise StageError(f"step {step} failed: {error}", at=str(error.filename or root)) from error
-    except Exception as error:
+        if isinstance(error, OSError):
+            text = f"step {step} failed: {error}"
+            raise StageError(text, at=str(error.filename or root)) from error
         raise StageError(f"step {step} failed: {type(error).__name__}: {error}") from error
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Tell whether a full disk is behind an error; torch raises its own over the system's."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def key_of(made_of: Mapping[str, Json]) -> str:

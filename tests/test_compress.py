@@ -1,70 +1,25 @@
 """From a foreign teacher and a folder of pictures to a verified bundle, by the command line."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 import torch
-from PIL import Image
+
+from tests.project import ASK, OWN, edgekd, make, start
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
-
-MODEL = """
-import torch
-from torch import nn
-
-def build(classes):
-    return nn.Sequential(nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
-                         nn.Flatten(), nn.Linear(32, classes))
-"""
-
-
-def edgekd(folder, *arguments, code=0, **variables):
-    env = {**os.environ, "EDGEKD_STORE": str(folder / "store"), **variables}
-    env["PYTHONPATH"] = str(Path(__file__).parents[1])
-    command = [sys.executable, "-m", "edgekd", *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=800)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Three colours to tell apart, and a teacher of a foreign design with weights."""
-    folder = tmp_path_factory.mktemp("project")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 24), ("val", 12), ("test", 12)):
-        for label, name in enumerate(("red", "green", "blue")):
-            place = folder / "pictures" / split / name
-            place.mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 120, (64, 64, 3), dtype=np.uint8)
-                pixels[..., label] += 100
-                Image.fromarray(pixels).save(place / f"{i}.png")
-    (folder / "mine.py").write_text(MODEL)
-    scope = {}
-    exec(MODEL, scope)
-    torch.manual_seed(0)
-    model = scope["build"](3)
-    torch.save(model.state_dict(), folder / "teacher.pt")
-    return folder
-
-
-ASK = (
-    "compress", "--recipe", "classify", "--target", "cpu-ort", "--set", "preset=smoke",
-    "--set", "data=pictures", "--set", "classes=3", "--set", "student=conv4",
-)  # fmt: skip
+    return make(tmp_path_factory.mktemp("project"))
 
 
 def test_a_foreign_torch_teacher_reaches_a_verified_bundle(project):
-    ask = (*ASK, "--set", "teacher=mine.py:build", "--set", "weights=teacher.pt")
+    ask = (*ASK, *OWN)
     edgekd(project, *ask, "--out", "out/a")
     assert "passed" in edgekd(project, "verify", "out/a")
     manifest = json.loads((project / "out/a/manifest.json").read_text())
@@ -109,7 +64,7 @@ limits: {latency_p50_ms: 5}
 
 def test_a_device_that_is_not_here_is_said_to_be_missing(project):
     (project / "board.yaml").write_text(BOARD)
-    ask = (*ASK, "--set", "teacher=mine.py:build", "--set", "weights=teacher.pt")
+    ask = (*ASK, *OWN)
     ask = tuple("board.yaml" if word == "cpu-ort" else word for word in ask)
     said = edgekd(project, *ask, "--out", "out/board", code=4)
     assert "--allow-unbuilt" in said and "bundle: out/board" in said
@@ -151,13 +106,29 @@ def test_a_teacher_that_exists_only_as_onnx(project):
     ],
 )
 def test_bad_requests(project, arguments, code, text):
-    expected = (code, 2) if code == 1 else (code,)
-    env = {**os.environ, "EDGEKD_STORE": str(project / "store")}
-    env["PYTHONPATH"] = str(Path(__file__).parents[1])
-    command = [sys.executable, "-m", "edgekd", *ASK, *arguments]
-    done = subprocess.run(
-        command, cwd=project, env=env, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode in expected
-    assert text in done.stderr
-    assert "Traceback" not in done.stderr
+    process = start(project, *ASK, *arguments)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode in ((code, 2) if code == 1 else (code,))
+    assert text in err
+    assert "Traceback" not in err
+
+
+def test_like_repeats_a_bundle_from_nothing(project):
+    """Another store, nothing cached: the artefact is the same byte for byte."""
+    edgekd(project, *ASK, *OWN, "--pick", "1", "--out", "out/first")
+    first = json.loads((project / "out/first/manifest.json").read_text())
+    asked = ("compress", "--recipe", "classify", "--target", "cpu-ort", "--like", "out/first")
+    edgekd(project, *asked, "--out", "out/like", EDGEKD_STORE=str(project / "other"))
+    second = json.loads((project / "out/like/manifest.json").read_text())
+    assert first["artefact"]["candidate"] == second["artefact"]["candidate"]
+    assert first["recipe"]["settings"] == second["recipe"]["settings"]
+    main = first["artefact"]["main"]
+    assert first["files"][main] == second["files"][main]
+    assert first["files"]["golden.npz"] == second["files"]["golden.npz"]
+
+
+def test_the_recipe_that_recipes_new_writes_runs(project):
+    edgekd(project, "recipes", "new", "fresh.py")
+    assert len((project / "fresh.py").read_text().splitlines()) <= 40
+    edgekd(project, "compress", "--recipe", "fresh.py", "--target", "cpu-ort", "--out", "out/new")
+    assert "passed" in edgekd(project, "verify", "out/new")

@@ -47,6 +47,17 @@ def test_a_failure_is_not_kept_and_names_the_step(store):
     assert store.get(key_of(MADE)) is None
 
 
+def test_a_full_disk_behind_another_error_is_seen(store):
+    def fail(out):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 12160 vs 12056")  # noqa: B904
+
+    with pytest.raises(SetupError, match="the disk is full"):
+        store.put(key_of(MADE), MADE, fail, silent)
+
+
 def test_a_full_disk_leaves_nothing_half_written(store):
     def fail(out):
         (out / "half").write_text("half")
