@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgekd.backends import openvino as ov_backend
-from edgekd.backends.base import backend, backends
+from edgekd.backends.base import backend, backends, form
 from edgekd.device.link import Agent
 from edgekd.errors import SetupError, StageError
 from edgekd.events import silent
@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 CANDIDATES = {
     candidate.id: candidate
     for name in backends()
+    if form(name) == "onnx"
     for candidate in backend(name).candidates(["fp32", "bf16", "int8"], ["avx512_bf16"])
 }
 LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.99}
