@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -309,7 +310,9 @@ def profile(
         emit: Progress.
 
     Returns:
-        The figures of one fresh process, ``candidate`` and ``effective`` (what really ran).
+        The figures of one fresh process, ``candidate``, ``effective`` (what really ran), ``cold``
+        (seconds to import the runtime and to load, and the first inference beside a warm one)
+        and ``rss_mib`` over the life of the process.
     """
     import numpy as np
 
@@ -335,8 +338,25 @@ def profile(
     return {
         "candidate": shipped["candidate"],
         **timing.summary(),
+        "cold": {
+            "import_s": loaded.import_s,
+            "load_s": loaded.load_s,
+            "first_ms": timing.first_ms,
+            "first_over_warm": _times(timing.first_ms, timing.wall_ns),
+        },
+        "rss_mib": {
+            "start": loaded.rss_before_mib,
+            "loaded": loaded.rss_mib,
+            "end": timing.rss_mib,
+            "peak": timing.peak_rss_mib,
+        },
         "effective": loaded.effective,
     }
+
+
+def _times(first_ms: float | None, wall_ns: Sequence[int]) -> float | None:
+    """How many warm inferences the first one took."""
+    return None if first_ms is None else first_ms * 1e6 / statistics.median(wall_ns)
 
 
 def report(bundle: Path, page: Path, *, emit: Emit = silent) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from edgekd import api
 from edgekd.bench import history, run
-from edgekd.errors import UsageError
+from edgekd.errors import SetupError, UsageError
 from tests.bench import made
 
 
@@ -121,6 +121,8 @@ def test_a_suite_builds_what_it_names_and_measures_all(board, bundle, tmp_path, 
 def test_bundles_or_a_suite(tmp_path, bundle):
     with pytest.raises(UsageError, match="give bundles, or --suite"):
         api.bench(out=tmp_path / "r.jsonl")
+    with pytest.raises(SetupError, match="this machine only"):
+        api.bench([bundle("b")], out=tmp_path / "r.jsonl", on="ssh:board")
     with pytest.raises(UsageError, match="give bundles, or --suite"):
         api.bench([bundle("a")], suite=tmp_path / "s.yaml", out=tmp_path / "r.jsonl")
 
@@ -147,3 +149,13 @@ def test_the_command_writes_all_that_ci_reads(board, bundle, tmp_path, capfd, mo
     assert "where do the results go?" in capfd.readouterr().err
     assert command(["bench", "--schema"]) == 0
     assert json.loads(capfd.readouterr().out)["properties"]["measure"]
+
+
+def test_a_profile_tells_cold_from_warm_and_memory_over_the_life_of_a_process(bundle):
+    found = api.profile(bundle("a"), runs=40)
+    cold, memory = found["cold"], found["rss_mib"]
+    assert cold["import_s"] > 0
+    assert cold["load_s"] > 0
+    assert cold["first_over_warm"] == pytest.approx(cold["first_ms"] / found["p50_ms"])
+    assert memory["start"] < memory["loaded"] <= memory["peak"]
+    assert memory["end"] <= memory["peak"]
