@@ -29,6 +29,8 @@ FILE = Path(__file__).parent / "bases.npz"
 SECONDS = 4096
 EVERY = 4
 """Seconds a stored value is the mean of."""
+WAIT = 300
+"""Seconds that a short flight may stand longer on the apron."""
 STEPS = np.array([4.0, 0.05, 0.03, 0.5, 0.04, 0.3, 3.0, 0.01, 0.25])
 """Resolution of each of `COLUMNS`."""
 States = dict[str, NDArray[np.float32]]
@@ -98,18 +100,18 @@ def pack(
         flights: Plan, healthy record, and two (trouble, record) of the same plan each.
 
     Raises:
-        DataError: A flight is shorter than 4096 s.
+        DataError: A flight is much shorter than 4096 s.
     """
     healthy, response, trouble, scalars = [], [], [], []
     for plan, calm, troubled in flights:
         start = len(calm) - SECONDS
-        if start < 0:
-            raise DataError(f"flight {plan.seed} has {len(calm)} s, {SECONDS} are needed")
+        if start < -WAIT:
+            raise DataError(f"flight {plan.seed} has {len(calm)} s, {SECONDS - WAIT} are needed")
         mine = _stored(calm, start)
         healthy.append(mine)
         response.append([_stored(record, start) - mine for _, record in troubled])
         trouble.append([TROUBLES.index(name) for name, _ in troubled])
-        burnt = float(calm[:start, COLUMNS.index("flow")].sum()) / 3600
+        burnt = float(calm[: max(start, 0), COLUMNS.index("flow")].sum()) / 3600
         fuel = [pounds / 6.0 - burnt / 2 for pounds in plan.fuel]
         scalars.append([plan.seed, plan.elevation, plan.delta_t, *fuel, start])
     return Bases(
@@ -121,8 +123,12 @@ def pack(
 
 
 def _stored(record: NDArray[np.float32], start: int) -> NDArray[np.int64]:
-    """(seconds, columns) → (columns, 1024) in steps; a shorter record holds its last values."""
-    kept = record[start : start + SECONDS]
+    """(seconds, columns) → (columns, 1024) in steps.
+
+    A flight that is too short waits longer on the apron; a record that ends early stays there.
+    """
+    waited = np.pad(record, ((max(-start, 0), 0), (0, 0)), mode="edge")
+    kept = waited[max(start, 0) :][:SECONDS]
     kept = np.pad(kept, ((0, SECONDS - len(kept)), (0, 0)), mode="edge").astype(np.float64)
     means = kept.reshape(-1, EVERY, len(COLUMNS)).mean(1)
     steps: NDArray[np.int64] = np.rint(means / STEPS).astype(np.int64).T

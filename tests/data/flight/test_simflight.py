@@ -57,8 +57,15 @@ def test_a_damaged_file_says_what_to_do(tmp_path):
 
 def test_a_short_flight_is_no_base(flown):
     plan, calm, troubled = flown[0]
-    with pytest.raises(DataError, match="4096"):
-        pack([(plan, calm[:4000], troubled)])
+    with pytest.raises(DataError, match="3796 are needed"):
+        pack([(plan, calm[:3700], troubled)])
+
+
+def test_a_flight_that_is_a_little_short_waits_on_the_apron(flown):
+    plan, calm, troubled = flown[0]
+    made = pack([(plan, calm[100:], troubled)])
+    assert (made.healthy[0, :, :12] == made.healthy[0, :, :1]).all()
+    assert made.scalar("start")[0] == -50
 
 
 def test_the_embedded_file_is_small_and_complete():
