@@ -80,9 +80,12 @@ def compress(
     ):
         _prove(walk, one, chosen, request.pick, found)
         bundles.append(_bundle(walk, one, missing, place, found))
-    absents = [found.absent for found in devices]
-    if any(absents) and not allow_unbuilt:
-        raise _unbuilt(request.targets, absents, bundles)
+    unproven = [
+        _unproven(t, found.absent, bundle)
+        for t, found, bundle in zip(request.targets, devices, bundles, strict=True)
+    ]
+    if any(unproven) and not allow_unbuilt:
+        raise _unbuilt(request.targets, unproven, bundles)
     return bundles
 
 
@@ -118,6 +121,13 @@ def _devices(targets: Sequence[Target], on: str) -> list[_Device]:
     there = {name: machine[name] for name in kept if name in machine}
     found = [t.absent_from(machine).replace("this machine", on) for t in targets]
     return [_Device(why, machine, None if why else there) for why in found]
+
+
+def _unproven(target: Target, absent: str, bundle: Bundle) -> str:
+    """Why nothing ran on the device; for a microcontroller, on an emulated one."""
+    if target.mcu is None:
+        return absent
+    return str(bundle.manifest["firmware"].get("not_run", ""))
 
 
 def _unbuilt(
@@ -505,7 +515,7 @@ def _files(
 
     shipped = walk.whole(f"choose:{target.name}").path / "shipped"
     files: dict[str, Path | bytes] = {
-        name: shipped / Path(name).name for name in manifest["artefact"]["files"]
+        name: shipped / Path(name).relative_to("model") for name in manifest["artefact"]["files"]
     }
     picked = manifest["artefact"]["candidate"]
     with np.load(walk.whole("export").path / "golden.npz") as golden:

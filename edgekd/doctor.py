@@ -60,11 +60,12 @@ NEEDS: Mapping[str, Needs] = {
     "tensorrt-rtx": Needs(
         (*_TRAIN, "tensorrt_rtx"), ("train", "tensorrt-rtx"), ("tensorrt-rtx", "tensorrt_rtx")
     ),
-    "tflm": Needs(
-        (*_TRAIN, "litert_quantizer"),
-        ("train", "litert"),
-        tools=("arm-none-eabi-gcc",),
-        fix="apt-get install gcc-arm-none-eabi",
+    "firmware": Needs(
+        _TRAIN,
+        ("train",),
+        tools=("gcc", "arm-none-eabi-gcc", "qemu-system-arm"),
+        fix="edgekd setup litert; apt-get install gcc gcc-arm-none-eabi"
+        " libnewlib-arm-none-eabi qemu-system-arm",
     ),
     "ethos-u": Needs((*_TRAIN, "ethosu"), ("train", "litert", "ethos"), tools=("vela",)),
 }

@@ -106,6 +106,7 @@ def assemble(evidence: Evidence) -> dict[str, Any]:
         "checks": checks(evidence),
         "device": {"reached": not evidence.absent, "why": evidence.absent},
         "ladder": ladder(evidence),
+        **({"firmware": firmware} if (firmware := firmware_of(evidence)) else {}),
         "golden": {
             "file": "golden.npz",
             "tolerance": _golden_tolerance(evidence),
@@ -300,7 +301,12 @@ def ladder(evidence: Evidence) -> list[dict[str, Any]]:
     reduced = open_artefact(evidence.done[f"build:{picked}"].path).precision != "fp32"
     rungs = [_rung("exported", True, "")]
     ok = fp32 is not None and evidence.facts(f"parity:{fp32}")["status"] == "passed"
-    rungs.append(_rung("parity fp32", ok, "no fp32 candidate kept parity", where))
+    converted = evidence.done.get("convert")
+    if fp32 is None and converted is not None:
+        # A target without float candidates: what all of them start from was compared with torch.
+        rungs.append(_rung("parity fp32", True, "", "float .tflite against torch, on this host"))
+    else:
+        rungs.append(_rung("parity fp32", ok, "no fp32 candidate kept parity", where))
     if reduced:
         good = evidence.facts(f"parity:{picked}")["status"] == "passed"
         rungs.append(_rung("quantised parity", good, "outside the tolerance", where))
@@ -309,6 +315,9 @@ def ladder(evidence: Evidence) -> list[dict[str, Any]]:
     drop = next(r["loss"] for r in choice["ranking"] if r["candidate"] == picked)
     kept = drop <= choice["limit"]
     rungs.append(_rung("task metric on artefact", kept, f"lost {drop:.4f}", where))
+    made = firmware_of(evidence)
+    if made is not None:
+        return [*rungs, *_emulated(made)]
     if not evidence.absent:
         rungs.append(_rung("compiled for device", True, ""))
         rungs.append(_rung("parity on device", True, ""))
@@ -321,6 +330,36 @@ def ladder(evidence: Evidence) -> list[dict[str, Any]]:
         ]
     rungs.append(_budget(evidence, picked))
     return rungs
+
+
+def firmware_of(evidence: Evidence) -> dict[str, Any] | None:
+    """What the cross compiler and the emulator made of the shipped C library, if it is one."""
+    facts = checks(evidence).get(evidence.choice["picked"], {})
+    return dict(facts["firmware"]) if "firmware" in facts else None
+
+
+def _emulated(made: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The device's rungs of a C library: compiled for the core, run on an emulated one."""
+    names = ("compiled for device", "parity on device", "profiled on device", "within budget")
+    if "not_run" in made:
+        return [_not_run(name, made["not_run"]) for name in names]
+    allowed = made["allowed"]
+    where = f"on an emulated {made['core']} ({made['emulator']})"
+    counted = (
+        f"an emulator counts instructions, not time: {made['instructions']:,} of one inference,"
+        f" about {made['estimated_ms']:g} ms at {made['clock_mhz']:g} MHz if each took a cycle"
+        " (an estimate)"
+    )
+    used = (
+        f"flash {made['flash_bytes']:,} of {1024 * allowed['flash_kib']:,.0f} bytes, RAM"
+        f" {made['ram_bytes']:,} of {1024 * allowed['ram_kib']:,.0f}"
+    )
+    return [
+        _rung(names[0], True, "", f"for {made['core']}: {made['flash_bytes']:,} bytes of flash"),
+        _rung(names[1], True, "", f"golden vectors byte for byte, {where}"),
+        _not_run(names[2], counted),
+        _rung(names[3], True, "", used),
+    ]
 
 
 def _proxy_compiled(evidence: Evidence) -> str:
@@ -412,7 +451,10 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     note = _inputs(evidence)["data"]["note"]
     found += [note] if note else []
     found += [f"Not tried: {reason}." for reason in evidence.missing]
-    if evidence.absent:
+    made = firmware_of(evidence)
+    if made is not None:
+        found.append(_firmware_claim(made))
+    elif evidence.absent:
         found.append(
             f"Nothing was built or measured on the device: {evidence.no_device}. Task metric and"
             f" parity are of this host's {_ran_in(evidence.facts('build:' + choice['picked']))};"
@@ -454,6 +496,20 @@ def _cost_ratio(row: Mapping[str, Any], shipped: Mapping[str, Any]) -> float | N
         return None
     ratio: float = row["latency"]["cpu_ms"]["p50"] / shipped["latency"]["cpu_ms"]["p50"]
     return ratio
+
+
+def _firmware_claim(made: Mapping[str, Any]) -> str:
+    theirs = made["tflm_arena_bytes"]
+    ours = made["arena_bytes"] + made["io_bytes"]
+    compared = (
+        f"; TensorFlow Lite Micro would need an arena of {theirs:,}"
+        if isinstance(theirs, int)
+        else f"; TensorFlow Lite Micro's arena: not_run: {theirs['not_run']}"
+    )
+    text = f"Arena, inputs and outputs take {ours:,} bytes of RAM{compared}."
+    if "not_run" in made:
+        return f"{text} Not compiled for {made['core']}: {made['not_run']}."
+    return f"{text} Built for and run on an emulated {made['core']}, on no board."
 
 
 def _gain_claim(gain: Mapping[str, float] | None, primary: str, sign: int) -> str:

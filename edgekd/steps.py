@@ -228,7 +228,16 @@ def candidates(
             at=f"targets/{target.name}.yaml: backends",
             hint=f"edgekd doctor --target {target.name}",
         )
+    found = [_for_core(row, recipe, target) for row in found]
     return _few(found, recipe.quantize.candidates), missing
+
+
+def _for_core(candidate: Candidate, recipe: Recipe, target: Target) -> Candidate:
+    """A candidate that knows the microcontroller and how C symbols shall begin."""
+    if target.mcu is None or candidate.backend != "firmware":
+        return candidate
+    prefix = recipe.settings.get("prefix") or recipe.name
+    return replace(candidate, options={**target.mcu.model_dump(), "prefix": prefix})
 
 
 def _spared(candidate: Candidate, operators: tuple[str, ...]) -> Candidate:
@@ -243,8 +252,9 @@ def _few(found: list[Candidate], limit: int) -> list[Candidate]:
     """At most ``limit`` candidates, one fp32 among them."""
     if not limit or len(found) <= limit:
         return found
-    first = next(c for c in found if c.precision == "fp32")
-    rest = [c for c in found if c.precision != "fp32"] or [c for c in found if c is not first]
+    first = next((c for c in found if c.precision == "fp32"), found[0])
+    others = [c for c in found if c is not first]
+    rest = [c for c in others if c.precision != "fp32"] or others
     return [first, *rest[: limit - 1]]
 
 
@@ -313,7 +323,7 @@ def built(
 
 def _checked(target: Target, candidate: Candidate, packages: tuple[str, ...]) -> Step:
     """What the device's toolchain would refuse."""
-    spec = {
+    spec: dict[str, Json] = {
         "backend": candidate.backend,
         "runtime": target.runtime.get(candidate.backend),
         "opset": target.opset,
@@ -321,6 +331,8 @@ def _checked(target: Target, candidate: Candidate, packages: tuple[str, ...]) ->
     }
     made = {"artefact": f"build:{candidate.id}"}
     tools = (*packages, "tensorrt-rtx-cu12")
+    programs = getattr(backend(candidate.backend), "tools", None)
+    spec |= {"programs": programs()} if programs else {}
     return Step(f"check:{candidate.id}", stage("check"), spec, made, (), tools)
 
 

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Precision = Literal["fp32", "bf16", "fp16", "int8", "int16x8", "int4"]
-BACKENDS = ("onnxruntime", "openvino", "litert", "tensorrt", "tensorrt-rtx", "tflm", "ethos-u")
+BACKENDS = ("onnxruntime", "openvino", "litert", "tensorrt", "tensorrt-rtx", "firmware", "ethos-u")
 """Backends of edgekd; entry points of the group ``edgekd.backends`` add others."""
 
 _RANGE = re.compile(r"(>=|<=|==|!=|>|<)\s*(\d+(?:\.\d+)*)")
@@ -72,6 +72,19 @@ class Measure(Frozen):
     """Inferences before the timed ones."""
     processes: Count = 3
     """Fresh processes; the figure is the median of their medians."""
+
+
+class Core(Frozen):
+    """A microcontroller: what firmware is generated for."""
+
+    core: Literal["cortex-m4", "cortex-m7", "cortex-m33"]
+    """Processor core, by Arm's name."""
+    clock_mhz: Positive
+    """Clock at which times are estimated."""
+    flash_kib: Positive
+    """Flash that code and weights may take, in KiB."""
+    ram_kib: Positive
+    """Memory that arena, inputs, outputs and stack may take together, in KiB."""
 
 
 class Roofline(Frozen):
@@ -141,6 +154,8 @@ class Target(Frozen):
     """What an artefact may cost."""
     power_mode: str | None = None
     """Power mode that the device must be in, by the vendor's name ("25W"); recorded, compared."""
+    mcu: Core | None = None
+    """The microcontroller; for backend firmware."""
     measure: Measure = Measure()
     """How latency is measured."""
     roofline: Roofline = Roofline()
@@ -153,6 +168,8 @@ class Target(Frozen):
         strangers = [name for name in self.runtime if name not in self.backends]
         if strangers:
             raise ValueError(f"runtime names {strangers[0]!r}, which is not among the backends")
+        if "firmware" in self.backends and self.mcu is None:
+            raise ValueError("backend firmware needs mcu: core, clock_mhz, flash_kib, ram_kib")
         return self
 
     def absent_from(self, machine: Mapping[str, Any]) -> str:
@@ -162,7 +179,7 @@ class Target(Frozen):
             machine: Facts of the agent there: ``arch``, ``board``, ``runtimes``.
         """
         if self.device == "mcu":
-            return "a microcontroller cannot be measured from here"
+            return "a microcontroller is not timed from here: an emulator counts instructions"
         if self.arch and machine["arch"] not in self.arch:
             return f"this machine is {machine['arch']}, the target {' or '.join(self.arch)}"
         board = machine.get("board") or "a machine without a name"

@@ -80,11 +80,13 @@ def test_another_architecture_is_said():
 
 def test_a_missing_tool_is_said(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda tool: None)
-    text = TARGET.replace("[onnxruntime, openvino]", "[tflm]").replace("onnxruntime:", "tflm:")
-    checks = of(examine(text), "target t")["tflm"]
+    text = TARGET.replace("[onnxruntime, openvino]", "[firmware]")
+    text = text.replace("onnxruntime:", "firmware:")
+    text += "mcu: {core: cortex-m4, clock_mhz: 100, flash_kib: 512, ram_kib: 64}\n"
+    checks = of(examine(text), "target t")["firmware"]
     assert checks[0] == "lacks"
-    assert "arm-none-eabi-gcc not on PATH" in checks[1]
-    assert "apt-get install gcc-arm-none-eabi" in checks[2]
+    assert "arm-none-eabi-gcc, qemu-system-arm not on PATH" in checks[1]
+    assert "gcc-arm-none-eabi" in checks[2]
 
 
 def test_a_backend_of_another_package_is_not_judged(monkeypatch):

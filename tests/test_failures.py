@@ -34,7 +34,7 @@ def walk():
 
 def test_a_crash_rejects_one_candidate(walk):
     walked = walk("parity:bad")
-    api._prove(walked, load_target("cpu-ort"), [BAD, GOOD], None, "")
+    api._prove(walked, load_target("cpu-ort"), [BAD, GOOD], None, api._Device("", None))
     names = [step.name for step in walked.seen]
     assert "val:bad" not in names and "profile:bad" not in names
     assert "val:good" in names
@@ -55,12 +55,12 @@ def test_a_crash_rejects_one_candidate(walk):
 
 def test_when_all_fail_the_run_fails_with_the_last_reason(walk):
     with pytest.raises(StageError, match="SIGSEGV"):
-        api._prove(walk("build:bad", "val:good"), load_target("cpu-ort"), [BAD, GOOD], None, "")
+        api._prove(walk("build:bad", "val:good"), load_target("cpu-ort"), [BAD, GOOD], None, api._Device("", None))
 
 
 def test_a_failure_elsewhere_is_not_hidden(walk):
     with pytest.raises(StageError):
-        api._prove(walk("export"), load_target("cpu-ort"), [BAD, GOOD], None, "")
+        api._prove(walk("export"), load_target("cpu-ort"), [BAD, GOOD], None, api._Device("", None))
 
 
 def test_failed_candidates_are_part_of_the_key():

@@ -42,6 +42,7 @@ _BUILT_IN: Mapping[str, str] = {
     "openvino": "edgekd.backends.openvino:BACKEND",
     "tensorrt": "edgekd.backends.tensorrt:BACKEND",
     "litert": "edgekd.backends.litert:BACKEND",
+    "firmware": "edgekd.backends.firmware:BACKEND",
 }
 
 

@@ -3,6 +3,6 @@
     .tflite ─ tflite ─▶ graph ─ lower ─▶ program ─┬─ arena ─ emit ─▶ C
                                                   └─ reference ─▶ what the C must give
 
-`edgekd.firmware.library` writes the folder that an engineer builds; `edgekd.firmware.host` and
-`edgekd.firmware.cross` prove it on this computer and on an emulated Cortex-M.
+`edgekd.firmware.library` writes the folder that an engineer builds, `edgekd.firmware.cross` proves
+it on an emulated Cortex-M.
 """

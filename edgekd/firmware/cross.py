@@ -24,10 +24,15 @@ _LIBC_STACK = 64
 """Bytes granted to a call of the C library (memcpy, memset, 64-bit division)."""
 
 
+def missing_of(tool: str) -> bool:
+    """Tell whether a program is not on the path."""
+    return shutil.which(tool) is None
+
+
 def missing(emulator: bool = True) -> list[str]:
     """Return the tools that are not installed."""
-    tools = [COMPILER, SIZE] + ([EMULATOR] if emulator else [])
-    return [tool for tool in tools if shutil.which(tool) is None]
+    tools = [COMPILER] + ([EMULATOR] if emulator else [])
+    return [tool for tool in tools if missing_of(tool)]
 
 
 def require(emulator: bool = True) -> None:

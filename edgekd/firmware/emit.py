@@ -17,7 +17,7 @@ from edgekd.firmware import program as p
 from edgekd.firmware.arena import Arena
 from edgekd.firmware.fixed import reduced_multiplier
 
-__all__ = ["ABI", "Port", "check_prefix", "emit", "ports"]
+__all__ = ["ABI", "Library", "Port", "check_prefix", "emit", "ports"]
 
 ABI = 1
 """Version of the C interface: raised when a caller would have to change."""
@@ -40,6 +40,21 @@ _KEYWORDS = frozenset((
     "volatile", "while", "arena",
 ))
 # fmt: on
+
+
+@dataclass(frozen=True)
+class Library:
+    """The C files of one network.
+
+    Attributes:
+        texts: Content by path.
+        constant_bytes: Bytes of weights and tables.
+        weights_crc32: Their checksum.
+    """
+
+    texts: Mapping[str, str]
+    constant_bytes: int
+    weights_crc32: int
 
 
 @dataclass(frozen=True)
@@ -501,8 +516,8 @@ _WRITE: Mapping[type[p.Step], Callable[[_Writer, Any, int], None]] = {
 # --- files -------------------------------------------------------------------------------------
 
 
-def emit(program: p.Program, arena: Arena, prefix: str, names: Mapping[int, str]) -> dict[str, str]:
-    """Return the library's C files by path; the same program gives the same bytes.
+def emit(program: p.Program, arena: Arena, prefix: str, names: Mapping[int, str]) -> Library:
+    """Return the library's C files; the same program gives the same bytes.
 
     Args:
         program: What to write.
@@ -524,7 +539,12 @@ def emit(program: p.Program, arena: Arena, prefix: str, names: Mapping[int, str]
         f"src/{prefix}_weights.h": _weights_header(writer.weights),
         f"src/{prefix}_weights.c": _weights_source(writer.weights),
     }
-    return {path: _prefixed(text, prefix) for path, text in texts.items()}
+    arrays = [values for _, values, _ in writer.weights]
+    return Library(
+        {path: _prefixed(text, prefix) for path, text in texts.items()},
+        sum(values.nbytes for values in arrays),
+        weights_crc32(arrays),
+    )
 
 
 def _prefixed(text: str, prefix: str) -> str:

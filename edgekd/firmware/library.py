@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.errors import BudgetError
 from edgekd.firmware.arena import Arena, plan
 from edgekd.firmware.boards import Board
-from edgekd.firmware.emit import ABI, Port, check_prefix, emit, ports
+from edgekd.firmware.emit import ABI, Library, Port, check_prefix, emit, ports
 from edgekd.firmware.lower import lower
 from edgekd.firmware.program import Program
 from edgekd.firmware.reference import run
 from edgekd.firmware.tflite import inline_buffers, read_tflite
 from edgekd.firmware.tflm import flavour
 
-__all__ = ["CARD", "Budget", "Firmware", "extremes", "load", "write"]
+__all__ = ["CARD", "Firmware", "extremes", "load", "write"]
 
 CARD = "firmware.json"
 """What a program needs to know of the library: ports, memory, core."""
@@ -62,38 +61,6 @@ class Firmware:
     def io_bytes(self) -> int:
         """Bytes of inputs and outputs, which the caller owns beside the arena."""
         return sum(port.value.bytes for port in (*self.inputs, *self.outputs))
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What the target allows; None is not checked.
-
-    Attributes:
-        flash: Bytes of code and constants.
-        ram: Bytes of arena, inputs, outputs and stack.
-    """
-
-    flash: int | None = None
-    ram: int | None = None
-
-    def check(self, flash: int, ram: int, at: str) -> None:
-        """Refuse what is over.
-
-        Args:
-            flash: Bytes of code and constants.
-            ram: Bytes of arena, inputs, outputs and stack.
-            at: Where the budget stands.
-
-        Raises:
-            BudgetError: One is over, with both numbers.
-        """
-        for name, used, allowed in (("flash", flash, self.flash), ("RAM", ram, self.ram)):
-            if allowed is not None and used > allowed:
-                raise BudgetError(
-                    f"the network needs {used:,} bytes of {name}, the target allows {allowed:,}",
-                    at=at,
-                    hint="a narrower or shallower student, a shorter window, or a larger target",
-                )
 
 
 def load(content: bytes, prefix: str) -> Firmware:
@@ -165,11 +132,12 @@ def write(
         ``operators``, ``vectors``, ``weights_crc32``.
     """
     vectors = _golden(firmware, [*samples, *extremes(firmware.program)])
-    texts = emit(firmware.program, firmware.arena, firmware.prefix, firmware.names)
+    library = emit(firmware.program, firmware.arena, firmware.prefix, firmware.names)
+    texts = dict(library.texts)
     texts[f"golden/{firmware.prefix}_golden.h"] = _golden_header(firmware, vectors)
     texts.update(_support(firmware.prefix, board))
     texts.update(flavour(firmware.model, firmware.program, firmware.prefix))
-    facts = _facts(firmware, len(vectors), texts)
+    facts = _facts(firmware, len(vectors), library)
     texts[CARD] = _json(_card(firmware, board, facts))
     texts["README.md"] = _readme(firmware, board)
     texts["LICENSE"] = (files("edgekd.data") / "licences" / "Apache-2.0.txt").read_text("utf-8")
@@ -193,17 +161,15 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
-def _facts(firmware: Firmware, vectors: int, texts: Mapping[str, str]) -> dict[str, Any]:
-    header = texts[f"include/{firmware.prefix}.h"]
-    crc = re.search(r"_WEIGHTS_CRC32 (0x[0-9a-f]+)u", header)
-    assert crc is not None
+def _facts(firmware: Firmware, vectors: int, library: Library) -> dict[str, Any]:
     return {
         "arena_bytes": firmware.arena.size,
         "io_bytes": firmware.io_bytes,
         "macs": firmware.program.macs,
         "operators": dict(firmware.program.operators),
         "vectors": vectors,
-        "weights_crc32": crc.group(1),
+        "constant_bytes": library.constant_bytes,
+        "weights_crc32": f"0x{library.weights_crc32:08x}",
         "prefix": firmware.prefix,
     }
 

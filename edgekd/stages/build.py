@@ -46,4 +46,4 @@ def build(
         facts.get("proxy", {}),
     )
     artefact.save()
-    return dict(facts) | {"bytes": artefact.bytes}
+    return {"bytes": artefact.bytes, **facts}

@@ -9,9 +9,9 @@ import numpy as np
 
 from edgekd.firmware.arena import plan
 from edgekd.firmware.emit import emit, ports
-from edgekd.firmware.host import WARNINGS, HostLibrary, compile_shared, compiler
 from edgekd.firmware.lower import lower
 from edgekd.firmware.tflite import read_tflite
+from tests.firmware.host import WARNINGS, HostLibrary, compile_shared, compiler
 
 ARM = "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
 SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -26,7 +26,7 @@ def built(content, folder: Path, prefix="net", flags=("-O1",)):
     """Return program and compiled library of a model."""
     program = programmed(content)
     arena = plan(program)
-    for name, text in emit(program, arena, prefix, {}).items():
+    for name, text in emit(program, arena, prefix, {}).texts.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

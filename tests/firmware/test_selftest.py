@@ -10,12 +10,12 @@ import threading
 import numpy as np
 import pytest
 
-from edgekd.errors import BudgetError, UsageError
+from edgekd.errors import UsageError
 from edgekd.firmware.boards import BOARDS, board
-from edgekd.firmware.host import WARNINGS, HostLibrary, compile_shared, compiler
-from edgekd.firmware.library import Budget, load, write
+from edgekd.firmware.library import load, write
 from edgekd.firmware.reference import run
 from tests.firmware.building import SANITIZE, drawn, selftest
+from tests.firmware.host import WARNINGS, HostLibrary, compile_shared, compiler
 from tests.firmware.networks import inception, transformer
 
 pytestmark = pytest.mark.needs("gcc", install="apt-get install gcc")
@@ -205,9 +205,7 @@ def test_helpers_round_as_the_contract_says(folder):
     assert [q(float(x)) for x in reals] == np.clip(wanted, info.min, info.max).astype(int).tolist()
 
 
-def test_budgets_and_names_are_refused_with_numbers(contents):
-    with pytest.raises(BudgetError, match="needs 70,000 bytes of RAM, the target allows 65,536"):
-        Budget(flash=10, ram=65536).check(5, 70000, "limits.ram_kib")
+def test_names_are_refused(contents):
     with pytest.raises(UsageError, match="cannot begin the names"):
         load(contents["battery"], "1st")
     with pytest.raises(UsageError, match="cortex-m99"):

@@ -41,6 +41,7 @@ BUILT_IN: Mapping[str, Runtime] = {
     "openvino": Runtime("ov", ("openvino",)),
     "litert": Runtime("lite", ("ai-edge-litert", "tflite-runtime")),
     "tensorrt": Runtime("trt", ("tensorrt",)),
+    "firmware": Runtime("c"),
     "null": Runtime("null"),
 }
 

@@ -1,4 +1,4 @@
-"""The generated C on this computer: compiled once, called through ctypes."""
+"""The generated C on this computer, with all warnings; called with integers through ctypes."""
 
 from __future__ import annotations
 
