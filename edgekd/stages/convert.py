@@ -14,6 +14,7 @@ from edgekd.backends.litert import convert as to_tflite
 from edgekd.backends.torch_eager import load_network
 from edgekd.events import Emit, Event
 from edgekd.graph.export import BytesInput
+from edgekd.models.shipped import shipped
 from edgekd.spec import Input, rebuild
 
 
@@ -35,7 +36,7 @@ def convert(
         SetupError: LiteRT's environment is missing.
         StageError: The network cannot be converted.
     """
-    model, _ = load_network(inputs["network"], Path(spec["base"]))
+    model = shipped(load_network(inputs["network"], Path(spec["base"]))[0])
     contract = rebuild(Input, spec["input"])
     if contract.form == "uint8_nhwc":
         model = BytesInput(model, contract.mean, contract.std).eval()
