@@ -55,7 +55,13 @@ def test_a_crash_rejects_one_candidate(walk):
 
 def test_when_all_fail_the_run_fails_with_the_last_reason(walk):
     with pytest.raises(StageError, match="SIGSEGV"):
-        api._prove(walk("build:bad", "val:good"), load_target("cpu-ort"), [BAD, GOOD], None, api._Device("", None))
+        api._prove(
+            walk("build:bad", "val:good"),
+            load_target("cpu-ort"),
+            [BAD, GOOD],
+            None,
+            api._Device("", None),
+        )
 
 
 def test_a_failure_elsewhere_is_not_hidden(walk):
