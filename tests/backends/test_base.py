@@ -86,7 +86,8 @@ def test_backend_of_another_package(monkeypatch):
         "broken": EntryPoint("broken", "no_such_module:BACKEND", base.GROUP),
     }
     monkeypatch.setattr(base, "_entry_points", lambda: points)
-    assert backends() == ["onnxruntime", "openvino", "tensorrt", "litert", "broken", "theirs"]
+    ours = ["onnxruntime", "openvino", "tensorrt", "litert", "firmware"]
+    assert backends() == [*ours, "broken", "theirs"]
     assert backend("theirs").name == "onnxruntime"
     with pytest.raises(SetupError, match="'broken' cannot be loaded"):
         backend("broken")
