@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -146,11 +147,18 @@ def _matches(stack: ExitStack, candidates: list[Path], baselines: list[Path]) ->
     for number, path in enumerate(candidates):
         before, one = found[f"baseline/{number}"]
         after, two = found[f"candidate/{number}"]
-        name = str(after.manifest["name"])
-        if name in {match.name for match in matches}:
-            name = f"{name} ({path})"
+        name = _distinct(str(after.manifest["name"]), path, {match.name for match in matches})
         matches.append(Match(name, after, before, (one, two)))
     return matches
+
+
+def _distinct(name: str, path: Path, taken: set[str]) -> str:
+    """Tell bundles of one name apart by their folders; where they lie is this machine's affair."""
+    if name not in taken:
+        return name
+    told = f"{name} ({path.name})"
+    numbered = (f"{name} ({path.name}, {number})" for number in itertools.count(2))
+    return told if told not in taken else next(n for n in numbered if n not in taken)
 
 
 def _settings(match: Match, threads: int | None, pin: int | None) -> Settings:

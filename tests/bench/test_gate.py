@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from edgekd.bench import baseline, history, recorded
-from edgekd.bench.gate import gate
+from edgekd.bench.gate import _distinct, gate
 from edgekd.bench.measure import Settings, opened, rounds
 from edgekd.errors import SetupError, UsageError, VerifyError
 
@@ -119,6 +120,13 @@ def test_a_job_of_several_bundles_has_one_family(bundle, measured):
     assert len(names) == 2
     with pytest.raises(UsageError, match="2 bundles and 1 baselines"):
         gate([bundle("e"), bundle("f")], bundle("g"))
+
+
+def test_bundles_of_one_name_are_told_apart_without_a_path():
+    taken: set[str] = set()
+    for place in ("/a/one", "/a/two", "/b/two", "/c/two"):
+        taken.add(_distinct("net-cpu", Path(place), taken))
+    assert taken == {"net-cpu", "net-cpu (two)", "net-cpu (two, 2)", "net-cpu (two, 3)"}
 
 
 def test_a_board_that_is_missing_is_not_a_slow_model(bundle, monkeypatch):
