@@ -15,4 +15,4 @@ def test_results_hold_no_path_of_the_machine_that_made_them(path):
 
 
 def test_the_pattern_sees_a_path():
-    assert ABSOLUTE.findall('{"bundle": "net (/srv/work/suite-1)"}') == ["/srv/work/suite-1"]
+    assert ABSOLUTE.findall('{"bundle": "net (/srv/bench/suite-1)"}') == ["/srv/bench/suite-1"]
