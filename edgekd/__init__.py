@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgekd.bench.side_by_side import compare
     from edgekd.bundle import open_bundle
     from edgekd.discover import load_recipe, load_target
+    from edgekd.enroll import enroll
     from edgekd.environments import setup
     from edgekd.spec import (
         Call,
@@ -48,6 +49,7 @@ __all__ = [
     "bench",
     "compare",
     "compress",
+    "enroll",
     "errors",
     "gate",
     "load_recipe",
@@ -63,6 +65,7 @@ _HOME = {
     "bench": "edgekd.api",
     "compare": "edgekd.bench.side_by_side",
     "compress": "edgekd.api",
+    "enroll": "edgekd.enroll",
     "gate": "edgekd.bench.gate",
     "load_recipe": "edgekd.discover",
     "load_target": "edgekd.discover",

@@ -25,6 +25,7 @@ COMMANDS = {
     "compress": "Distil, quantise, prove and bundle: from a recipe to an artefact.",
     "plan": "Print what compress would run, what is cached, and why.",
     "verify": "Prove a bundle again: hashes, schema, golden outputs.",
+    "enroll": "Learn classes from a few pictures; bake them into the graph.",
     "profile": "Measure a bundle's latency and memory on a device.",
     "bench": "Measure bundles in turns, in fresh processes; keep a history; draw its trend.",
     "gate": "Judge bundles against accepted ones, measured again side by side.",
