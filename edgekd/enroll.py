@@ -51,7 +51,7 @@ def enroll(bundle: Path | str, examples: Path | str, out: Path | str) -> dict[st
     out, examples = Path(out), Path(examples)
     _check_place(out)
     with open_bundle(bundle) as opened:
-        images = _images(opened, examples)
+        images = _images(opened, Path(bundle), examples)
         features = _run(opened, images, opened.path / opened.manifest["artefact"]["main"])
         enroller = _enrolled(opened, images, features)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -68,14 +68,14 @@ def _check_place(out: Path) -> None:
         raise UsageError(f"{out} is taken", at="option: --out", hint="name a new folder")
 
 
-def _images(bundle: Bundle, examples: Path) -> Images:
+def _images(bundle: Bundle, path: Path, examples: Path) -> Images:
     from edgekd.data.folder import SUFFIXES, class_folders, images_of
 
     manifest = bundle.manifest
     if "base_mean" not in _state(bundle):
         raise UsageError(
             f"the bundle of recipe {manifest['recipe']['name']!r} enrols no classes",
-            at=str(bundle.path),
+            at=str(path),
             hint="classes are enrolled with bundles of few-shot recipes, such as mobilevit",
         )
     if not examples.is_dir():
