@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from edgekd import extras
+from edgekd.agent.runtimes import BUILT_IN
 from edgekd.backends.base import Candidate, Checking, backend, form, place_of, workers
 from edgekd.calls import locate
 from edgekd.closure import code_digest
@@ -25,6 +26,13 @@ TRAINING = ("torch", "numpy")
 LITERT = ENVIRONMENTS["litert"]
 EXPORT = (*TRAINING, "onnx", "onnxscript", "onnxsim", "onnxruntime")
 
+
+AGENT = (
+    "edgekd.agent.__main__:main",
+    "edgekd.backends.torch_eager:open_session",
+    *(f"edgekd.agent.runtimes.{runtime.module}:open_session" for runtime in BUILT_IN.values()),
+)
+"""The agent runs in a process of its own, where no import leads to it."""
 
 OUTER = {"logits", "features"}
 """Taps that every teacher is asked for."""
@@ -59,6 +67,10 @@ def stage(name: str) -> str:
     """Full name of a stage function: ``train`` → ``edgekd.stages.train:train``."""
     module, _, function = name.partition(".")
     return f"edgekd.stages.{module}:{function or module}"
+
+
+_RUN = {stage("score"), stage("parity"), stage("profile")}
+"""Stages that run an artefact by the agent."""
 
 
 def base_of(recipe: Recipe) -> Path:
@@ -428,7 +440,8 @@ class Keys:
 
     def add(self, step: Step) -> str:
         """Compute and remember the key of a step whose inputs are already known."""
-        calls = sorted({step.stage, *_calls(step.spec)})
+        runs = AGENT if step.stage in _RUN else ()
+        calls = sorted({step.stage, *_calls(step.spec), *runs})
         made_of = {
             "step": step.name,
             "code": code_digest(calls, self._base),

@@ -1,6 +1,12 @@
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from edgekd.table import markdown
 
@@ -23,3 +29,75 @@ def test_the_printed_output_agrees_with_the_results():
         if row["kind"] in ("teacher", "control", "student"):
             value = row["metrics"][row["primary"]]["value"]
             assert f"{row['kind']}".ljust(12) + f"{value:.4g}" in text
+
+
+BOARD = "needs a board"
+SELF = "is what runs these tests"
+FIRST = ".venv/bin/edgekd compress --recipe mobilevit --target cpu"
+# command of the README → what the quick run executes in its place ("" for the command itself,
+# after the bundle of the first one is there), or why it cannot be run here
+COMMANDS = {
+    "edgekd compress --recipe mobilevit --target cpu": "{} --set preset=smoke",
+    "edgekd verify out/mobilevit-cpu": "",
+    "edgekd verify --hashes-only out/mobilevit-cpu": "",
+    "edgekd verify --task out/mobilevit-cpu": "",
+    "edgekd compress --recipe mobilevit --target jetson --allow-unbuilt": "{} --set preset=smoke",
+    "edgekd compress --recipe mobilevit --target jetson --on ssh:orin": BOARD,
+    "edgekd doctor --target jetson --on ssh:orin": BOARD,
+    "bash .ci/run": SELF,
+}
+
+
+def readme_commands():
+    """Every command that the README shows, without its comment."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    blocks += re.findall(r"^    ((?:edgekd|python|bash) .*)$", text, re.MULTILINE)
+    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_every_command_is_known_here():
+    given = [line for line in readme_commands() if not line.endswith(FIRST)]
+    assert dict.fromkeys(given) == dict.fromkeys(c for c in COMMANDS if c in given)
+    assert sum(line.endswith(FIRST) for line in readme_commands()) == 1
+
+
+@pytest.mark.system
+@pytest.mark.timeout(1200)
+def test_its_commands_run(tmp_path):
+    environment = {**os.environ, "EDGEKD_STORE": str(tmp_path / "store"), "PYTHONPATH": str(ROOT)}
+    for command, instead in COMMANDS.items():
+        if instead in (BOARD, SELF):
+            continue
+        words = shlex.split(instead.format(command) or command)
+        program = {"edgekd": ["-m", "edgekd"], "python": []}[words[0]]
+        done = subprocess.run(
+            [sys.executable, *program, *words[1:]],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_first_command_works_in_a_fresh_environment(tmp_path):
+    """Word for word, in a clone, with the full preset: about 20 minutes; installs packages."""
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(tmp_path / "clone")], check=True)
+    (command,) = [line for line in readme_commands() if line.endswith(FIRST)]
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment["EDGEKD_STORE"] = str(tmp_path / "store")
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path / "clone",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "prove it again: edgekd verify out/mobilevit-cpu" in done.stdout

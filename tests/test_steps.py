@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,17 @@ def key(step, folder):
 
 def test_the_target_names_the_operator_set(tmp_path):
     assert steps.exported(recipe(), target(tmp_path, "free")).spec["opset"] == 20
+
+
+def test_what_the_agent_runs_is_part_of_a_measurement(tmp_path):
+    from edgekd.agent.runtimes import BUILT_IN
+    from edgekd.closure import code_digest, files_of
+
+    read = {path.name for path in files_of(steps.AGENT, tmp_path)}
+    assert {f"{runtime.module}.py" for runtime in BUILT_IN.values()} <= read
+    assert {"ops.py", "measure.py", "quiet.py", "torch_eager.py"} <= read
+    keys = steps.Keys(recipe(), Digests(tmp_path))
+    for name, own in (("score", False), ("parity", False), ("profile", False), ("choose", True)):
+        keys.add(steps.Step(name, steps.stage(name), {}))
+        alone = code_digest([steps.stage(name)], Path.cwd())
+        assert (keys.made_of[name]["code"] == alone) == own
