@@ -12,6 +12,8 @@ import shutil
 
 import pytest
 
+from edgekd.environments import environment
+
 _MISSING = pytest.StashKey[dict[str, str]]()
 
 
@@ -19,13 +21,15 @@ def pytest_configure(config):
     config.stash[_MISSING] = {}
     config.addinivalue_line(
         "markers",
-        "needs(*names, install=…): programs or Python modules without which the test is skipped, "
-        "or fails where CI=true",
+        "needs(*names, install=…): programs, Python modules or environments ('edgekd setup …') "
+        "without which the test is skipped, or fails where CI=true",
     )
 
 
 def present(name):
-    """Tell whether a program is on the path, or a module can be imported."""
+    """Tell whether a program is on the path, or a module or an environment of ours is there."""
+    if name.startswith("edgekd setup "):
+        return environment(name.removeprefix("edgekd setup ")).find() is not None
     if shutil.which(name):
         return True
     return "-" not in name and importlib.util.find_spec(name) is not None

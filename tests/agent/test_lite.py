@@ -23,6 +23,9 @@ FIDELITY = {  # largest error of the scores, which lie in ±0.7; measured 2e-7, 
 }
 
 
+INTERPRETER = pytest.mark.needs("ai_edge_litert", install="pip install 'edgekd[litert]'")
+
+
 @pytest.fixture(scope="module")
 def arrays():
     with np.load(FILES / "tiny.npz") as archive:
@@ -31,11 +34,11 @@ def arrays():
 
 @pytest.fixture
 def agent():
-    pytest.importorskip("ai_edge_litert", reason="pip install 'edgekd[litert]'")
     with Agent(timeout_s=60) as agent:
         yield agent
 
 
+@INTERPRETER
 @pytest.mark.parametrize("variant", FIDELITY)
 def test_every_kind_of_file_takes_and_gives_floats(agent, arrays, variant):
     feeds, truth = arrays
@@ -48,6 +51,7 @@ def test_every_kind_of_file_takes_and_gives_floats(agent, arrays, variant):
     assert 0 < np.abs(found - truth).max() < FIDELITY[variant]
 
 
+@INTERPRETER
 def test_it_says_which_kernels_ran(agent):
     effective = agent.load("litert", FLOAT).effective
     assert effective["package"] == "ai_edge_litert"
@@ -64,6 +68,7 @@ def test_it_says_which_kernels_ran(agent):
     assert "CONV_2D" not in effective["builtin_ops"]
 
 
+@INTERPRETER
 @pytest.mark.parametrize("kernels", ["builtin", "reference"])
 def test_all_kernels_agree_on_floats(agent, arrays, kernels):
     feeds, truth = arrays
@@ -71,6 +76,7 @@ def test_all_kernels_agree_on_floats(agent, arrays, kernels):
     np.testing.assert_allclose(agent.run(feeds)["scores"], truth, atol=1e-5)
 
 
+@INTERPRETER
 def test_integers_are_converted_by_the_contract(agent, arrays):
     feeds, _ = arrays
     loaded = agent.load("litert", INT8)
@@ -88,6 +94,7 @@ def test_integers_are_converted_by_the_contract(agent, arrays):
         agent.run(feeds)
 
 
+@INTERPRETER
 def test_it_is_timed_one_sample_at_a_time(agent, arrays):
     feeds, truth = arrays
     agent.load("litert", INT8)
@@ -96,6 +103,7 @@ def test_it_is_timed_one_sample_at_a_time(agent, arrays):
     assert np.abs(agent.run(feeds)["scores"] - truth).max() < FIDELITY["int8"]
 
 
+@INTERPRETER
 def test_what_is_no_model_is_refused(agent, tmp_path):
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"no model at all")
@@ -107,6 +115,7 @@ def test_what_is_no_model_is_refused(agent, tmp_path):
             agent.load("litert", FLOAT, **wrong)
 
 
+@INTERPRETER
 def test_it_brings_no_torch(agent):
     agent.load("litert", FLOAT)
     modules = set(agent._ask("modules", doing="testing")["modules"])
@@ -115,18 +124,18 @@ def test_it_brings_no_torch(agent):
 
 
 OLD = environment("tflite-runtime")
+OLD_INTERPRETER = pytest.mark.needs(OLD.command, install=OLD.command)
 
 
 @pytest.fixture(scope="module")
 def old():
     """The agent in an interpreter with tflite-runtime 2.14 and numpy 1, sent there as a zipapp."""
-    if OLD.find() is None:
-        pytest.skip(f"tflite-runtime is not tried: {OLD.lacking()}")
     with Agent(python=OLD.python, timeout_s=60) as agent:
         yield agent
 
 
 @pytest.mark.system
+@OLD_INTERPRETER
 @pytest.mark.parametrize("variant", ["fp32", "int8", "int8_float_io"])
 def test_the_old_interpreter_loads_the_same_files(old, arrays, variant):
     feeds, truth = arrays
@@ -136,12 +145,14 @@ def test_the_old_interpreter_loads_the_same_files(old, arrays, variant):
 
 
 @pytest.mark.system
+@OLD_INTERPRETER
 def test_the_old_interpreter_has_no_layer_norm_in_sixteen_bits(old):
     with pytest.raises(StageError, match="INT16 is unsupported by op Rsqrt"):
         old.load("litert", FILES / "tiny_int16x8.tflite")
 
 
 @pytest.mark.system
+@OLD_INTERPRETER
 def test_what_the_old_interpreter_computes_wrongly_is_refused(old):
     """It would give the same scores for every image: its dynamic layers' weights are zero."""
     with pytest.raises(SetupError, match="computes zeros for dynamic int8"):

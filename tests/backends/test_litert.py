@@ -20,7 +20,6 @@ from edgekd.events import silent
 
 FILES = Path(__file__).parents[1] / "fixtures" / "tflite"
 ROWS = {row.id: row for row in backend("litert").candidates(["fp32", "int8", "int16x8"], [])}
-ENVIRONMENT = environment("litert")
 
 
 @pytest.fixture
@@ -68,7 +67,7 @@ def test_all_candidates_share_one_conversion():
     for row in chosen:
         step = planned[f"build:{row.id}"]
         assert step.inputs["converted"] == "convert"
-        assert step.spec["toolchain"] == ENVIRONMENT.digest
+        assert step.spec["toolchain"] == environment("litert").digest
         made_by = [call["to"] for call in step.spec["made_by"]]
         assert "edgekd.backends.litert_worker:main" in made_by
     assert planned["convert"].inputs == {"network": "distill", "export": "export"}
@@ -88,15 +87,14 @@ def test_static_int8_needs_samples_and_known_words(tmp_path):
 # --- with the environment ----------------------------------------------------------------------
 
 
-@pytest.fixture
-def made():
-    if ENVIRONMENT.find() is None:
-        pytest.skip(f"the toolchain is not tried: {ENVIRONMENT.lacking()}")
+TOOLCHAIN = pytest.mark.needs("edgekd setup litert", install="edgekd setup litert")
+INTERPRETER = pytest.mark.needs("ai_edge_litert", install="pip install 'edgekd[litert]'")
 
 
 @pytest.mark.system
+@TOOLCHAIN
 @pytest.mark.parametrize("name", ROWS)
-def test_builds(name, made, feeds, tmp_path):
+def test_builds(name, feeds, tmp_path):
     facts = backend("litert").build(FILES / "tiny_fp32.tflite", ROWS[name], feeds, tmp_path, silent)
     assert bool(facts["quantised_ops"]) == (ROWS[name].precision != "fp32")
     if name == "litert-int8-products":
@@ -109,7 +107,8 @@ def test_builds(name, made, feeds, tmp_path):
 
 
 @pytest.mark.system
-def test_same_bytes_as_the_committed_file(made, feeds, tmp_path):
+@TOOLCHAIN
+def test_same_bytes_as_the_committed_file(feeds, tmp_path):
     """The quantiser is deterministic, and the fixtures are what this code makes."""
     policy = litert.POLICIES["static"]
     litert.quantise(FILES / "tiny_fp32.tflite", tmp_path / "m", policy, feeds, float_io=False)
@@ -117,15 +116,16 @@ def test_same_bytes_as_the_committed_file(made, feeds, tmp_path):
 
 
 @pytest.mark.system
+@TOOLCHAIN
+@INTERPRETER
 @pytest.mark.parametrize("tokens", [1, 4])
-def test_converts_and_keeps_big_constants_inside(tokens, made, tmp_path):
+def test_converts_and_keeps_big_constants_inside(tokens, tmp_path):
     """One token: the converter's own defect with linear layers over it is mended.
 
     Quantised, its 288 KiB of weights would lie behind the flatbuffer: read as garbage by
     microcontroller runtimes. What is left when the file's end is cut must not be a model.
     """
     torch = pytest.importorskip("torch")
-    pytest.importorskip("ai_edge_litert", reason="pip install 'edgekd[litert]'")
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(96, 1536), torch.nn.ReLU(), torch.nn.Linear(1536, 96))
     samples = {"tokens": np.random.default_rng(0).normal(size=(4, 2, tokens, 96)).astype("float32")}
@@ -153,7 +153,8 @@ def external_buffers(path):
 
 
 @pytest.mark.system
-def test_a_program_that_cannot_be_converted_says_why(made, tmp_path):
+@TOOLCHAIN
+def test_a_program_that_cannot_be_converted_says_why(tmp_path):
     (tmp_path / "p.pt2").write_bytes(b"no program")
     samples = {"x": np.zeros((1, 2), np.float32)}
     with pytest.raises(StageError, match="failed with status 1 while converting") as caught:
