@@ -171,9 +171,9 @@ def plan(
         listed += _steps(request.recipe, one, chosen, request.pick, device)
     rows: list[dict[str, Any]] = []
     for step in listed:
-        if any(row["step"] == step.name for row in rows):
-            continue
         key = keys.add(step)
+        if any(row["key"] == key for row in rows):
+            continue
         found = kept.has(key)
         rows.append(
             {
@@ -321,8 +321,8 @@ def profile(
 
     Returns:
         The figures of one fresh process, ``candidate``, ``effective`` (what really ran), ``cold``
-        (seconds to import the runtime and to load, and the first inference beside a warm one)
-        and ``rss_mib`` over the life of the process.
+        (seconds to import the runtime and to load, and the first inference beside a warm one),
+        ``rss_mib`` over the life of the process, and ``energy`` (millijoules an inference).
     """
     import numpy as np
 
@@ -345,6 +345,7 @@ def profile(
                 runs=runs or measure["runs"],
                 max_seconds=duration or 60,
             )
+            energy = agent.energy(feeds)
     return {
         "candidate": shipped["candidate"],
         **timing.summary(),
@@ -360,6 +361,7 @@ def profile(
             "end": timing.rss_mib,
             "peak": timing.peak_rss_mib,
         },
+        "energy": energy,
         "effective": loaded.effective,
     }
 
@@ -464,12 +466,12 @@ def _prove(
     for planned in _steps(walk.recipe, target, chosen, pick, device):
         step = planned
         fed = parts.get(step.name, [])
-        if (fed and all(identity in lost for identity in fed)) or (
-            step.name in walk.done and not step.name.startswith("choose")
-        ):
+        if fed and all(identity in lost for identity in fed):
             continue
         if step.name.startswith("choose") and lost:
             (step,) = steps.finished(walk.recipe, target, chosen, pick, device.absent, lost)
+        if walk.has(step):  # another target shares it
+            continue
         try:
             walk.step(step)
         except StageError as error:

@@ -59,6 +59,11 @@ class Walk:
         self.done[step.name] = entry
         return entry
 
+    def has(self, step: Step) -> bool:
+        """Tell whether this very step is finished: targets may ask otherwise by the same name."""
+        before = self.keys.of.get(step.name)
+        return self.keys.add(step) == before and step.name in self.done
+
     def whole(self, name: str) -> Entry:
         """Return a finished step whose every byte was checked; a damaged one is made again."""
         if name not in self._whole:

@@ -216,6 +216,8 @@ def _target(manifest: Manifest, bundles: int) -> tuple[str, ...]:
 def _cells(manifests: Sequence[Manifest]) -> dict[str, Cell]:
     """Return the columns: head → what makes a cell of a row."""
     metrics = {name: _metric_cell(name) for name in metric_names(manifests)}
+    rows = [row for m in manifests for row in m["rows"]]
+    sensed = any("net_mj" in row["latency"].get("energy", {}) for row in rows)
     return {
         "network": lambda row, notes: (SHIPS if row["shipped"] else "") + str(row["label"]),
         "runtime": lambda row, notes: str(row["runtime"]),
@@ -228,6 +230,7 @@ def _cells(manifests: Sequence[Manifest]) -> dict[str, Cell]:
         "CPU, ms": _latency_cell(lambda latency: quantity(latency["cpu_ms"]["p50"])),
         "threads / load": _latency_cell(_threads),
         "peak RSS, MiB": _latency_cell(lambda latency: quantity(latency["rss_mib"])),
+        **({"energy, mJ": _latency_cell(_energy)} if sensed else {}),
     }
 
 
@@ -252,6 +255,12 @@ def _latency_cell(write: Callable[[Row], str]) -> Cell:
 def _wall(latency: Row) -> str:
     wall = latency["wall_ms"]
     return f"{quantity(wall['p50'])} / {quantity(wall['p99'])}"
+
+
+def _energy(latency: Row) -> str:
+    """Millijoules an inference, the idle board's share taken off."""
+    net = latency.get("energy", {}).get("net_mj")
+    return NOTHING if net is None else str(quantity(net))
 
 
 def _threads(latency: Row) -> str:

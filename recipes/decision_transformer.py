@@ -139,7 +139,7 @@ def recipe(
         train=train,
         objective=Objective(objective, _terms(objective, alpha)),
         baselines=_baselines(train, features) if baselines and not smoke else (),
-        quantize=Quantize(samples=64, candidates=2) if smoke else Quantize(samples=512),
+        quantize=Quantize(samples=1024, candidates=2) if smoke else Quantize(samples=512),
         seed=seed,
     )
 

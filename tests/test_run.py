@@ -98,3 +98,16 @@ def test_what_a_bundle_takes_is_checked_whole(walk):
     second.step(ONE)
     assert (second.whole("one").path / "large.bin").read_bytes() == b"x" * (SMALL + 1)
     assert ("warning", "one") in kinds(events)
+
+
+def test_a_step_of_the_same_name_that_asks_otherwise_is_another(walk):
+    """As two targets do: the second one's must not be taken for done."""
+    first, events = walk()
+    first.step(ONE)
+    first.step(TWO)
+    other = Step("two", "stages.py:second", {"v": 2}, {"a": "one"})
+    assert first.has(TWO)
+    assert not first.has(other)
+    first.step(other)
+    assert first.has(other) and not first.has(TWO)
+    assert kinds(events)[-2:] == [("start", "two"), ("end", "two")]

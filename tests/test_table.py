@@ -126,3 +126,16 @@ def test_quantities(value, shown):
 )
 def test_metrics_are_written_to_two_digits_of_their_uncertainty(name, value, shown):
     assert table.metric(name, value) == shown
+
+
+def test_energy_has_a_column_where_a_board_measured_it():
+    from tests import fakes
+
+    manifest = fakes.manifest()
+    assert "energy, mJ" not in table.markdown(manifest)
+    timed = [row for row in manifest["rows"] if "not_run" not in row["latency"]]
+    timed[0]["latency"]["energy"] = {"net_mj": 12.34, "gross_mj": 20.0}
+    timed[1]["latency"]["energy"] = {"not_run": "a gap of 2.0 s in the power samples"}
+    lines = table.markdown(manifest).splitlines()
+    assert lines[0].endswith("| energy, mJ |")
+    assert sum(line.endswith("| 12.3 |") for line in lines) == 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import facts, process
+from . import facts, power, process
 from .arrays import check_feeds
 from .faults import UsageFault
 from .runtimes.session import Session, Step
@@ -148,6 +148,43 @@ def time_session(session: Session, feeds: Arrays, plan: Plan, *, fresh: bool) ->
         "after": after,
         "throttled": facts.throttled(before["throttle"], after["throttle"]),
     }
+
+
+def energy_session(
+    session: Session, feeds: Arrays, *, seconds: float, idle_s: float
+) -> dict[str, Any]:
+    """Measure the energy of an inference: the board at rest, then inferences without a pause.
+
+    Apart from the timing, so that reading the sensors disturbs no latency.
+
+    Args:
+        session: What to run; a fixed batch must be 1.
+        feeds: A few samples, taken in turn.
+        seconds: How long inferences run.
+        idle_s: How long the board rests before.
+
+    Returns:
+        As `edgekd.agent.power.energy` and ``runs``; ``not_run`` where there is no sensor.
+    """
+    n = check_feeds(session.inputs, feeds)
+    read = power.reader()
+    if read is None:
+        return {"not_run": "no power sensor (INA3221) on this machine"}
+    if _fixed_batch(session) not in (None, 1):
+        raise UsageFault(f"energy is measured at batch 1; the model insists on {session.inputs}")
+    steps = cycle([session.bind(_sample(feeds, row)) for row in range(n)])
+    next(steps)()
+    with power.Sampler(read) as rest:
+        time.sleep(idle_s)
+    with power.Sampler(read) as busy:
+        runs, start = 0, time.monotonic()
+        while time.monotonic() < start + seconds:
+            next(steps)()
+            runs += 1
+        stop = time.monotonic()
+    idle = power.mean_mw(rest.samples)
+    found = power.energy(busy.samples, start, stop, runs, idle)
+    return {**found, "runs": runs, "lost_samples": busy.lost + rest.lost}
 
 
 def _sample(feeds: Arrays, row: int) -> Arrays:

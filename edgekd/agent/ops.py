@@ -131,6 +131,16 @@ def _time(bench: Bench, request: Request) -> Result:
     return measure.time_session(session, feeds, plan, fresh=fresh)
 
 
+def _energy(bench: Bench, request: Request) -> Result:
+    from . import arrays, measure
+
+    session = bench.loaded()
+    feeds = arrays.open_arrays(_need(request, "inputs"))
+    bench.fresh = False
+    seconds, idle_s = float(request.get("seconds", 3.0)), float(request.get("idle_s", 1.0))
+    return measure.energy_session(session, feeds, seconds=seconds, idle_s=idle_s)
+
+
 def _kernel(bench: Bench, request: Request) -> Result:
     """Time the reference kernel; needs no model."""
     from . import kernel
@@ -160,6 +170,7 @@ OPERATIONS: dict[str, Callable[[Bench, Request], Result]] = {
     "load": _load,
     "run": _run,
     "time": _time,
+    "energy": _energy,
     "kernel": _kernel,
     "lease": _lease,
     "bye": _bye,

@@ -55,10 +55,10 @@ class Rail:
         return int(self.volts.read_text()) * int(self.amperes.read_text()) / 1000
 
 
-def rails(root: Path = HWMON) -> list[Rail]:
+def rails(root: Path | None = None) -> list[Rail]:
     """Return the supplies that this machine measures; sums of shunts are no supply."""
     found = []
-    for monitor in sorted(root.glob("hwmon*")):
+    for monitor in sorted((root or HWMON).glob("hwmon*")):
         if _text(monitor / "name") != "ina3221":
             continue
         for label in sorted(monitor.glob("in*_label")):
@@ -150,7 +150,7 @@ class Sampler:
             self._stop.wait(self._interval)
 
 
-def reader(root: Path = HWMON) -> Callable[[], float | None] | None:
+def reader(root: Path | None = None) -> Callable[[], float | None] | None:
     """Return a function that reads the module's power now; None without sensors."""
     found = rails(root)
     if not found:

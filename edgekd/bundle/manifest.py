@@ -87,7 +87,7 @@ _LATENCY = record(
         "rss_mib": maybe(number),
         "n": count,
     },
-    {"samples_ms": listing(number)},
+    {"samples_ms": listing(number), "energy": mapping},
 )
 _ROW = record(
     {

@@ -354,6 +354,26 @@ class Agent:
         answer["wall_ns"], answer["cpu_ns"] = tuple(answer["wall_ns"]), tuple(answer["cpu_ns"])
         return Timing(**answer)
 
+    def energy(self, feeds: Feeds, *, seconds: float = 3.0, idle_s: float = 1.0) -> dict[str, Any]:
+        """Measure the energy of an inference, less the idle board's.
+
+        Args:
+            feeds: A few samples, taken in turn.
+            seconds: How long inferences run.
+            idle_s: How long the board rests before.
+
+        Returns:
+            ``net_mj`` and ``gross_mj`` (millijoules an inference), ``mean_mw``, ``idle_mw``,
+            ``runs``, ``samples``, ``largest_gap_s``; or ``not_run`` and why.
+        """
+        with self._sent(feeds) as inputs:
+            return self._ask(
+                "energy",
+                {"inputs": inputs, "seconds": seconds, "idle_s": idle_s},
+                doing=f"measuring the energy of {self._model_name}",
+                extra_s=seconds + idle_s,
+            )
+
     def kernel(self, repeats: int = 7) -> dict[str, Any]:
         """Time the fixed reference kernel of `edgekd.agent.kernel`: the machine's own speed."""
         return self._ask("kernel", {"repeats": repeats}, doing="timing the reference kernel")

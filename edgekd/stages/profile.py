@@ -62,9 +62,9 @@ def measure_artefact(
     """
     artefact = open_artefact(folder)
     options = {"base": str(base)} if artefact.runtime == "torch" else {}
-    timings, effective = [], {}
+    timings, effective, energy = [], {}, {}
     progress = Progress(emit, step, measure["processes"], "processes")
-    for _ in range(measure["processes"]):
+    for number in range(measure["processes"]):
         with Running(
             artefact, measure["threads"], options=options, on=on, by_proxy=False
         ) as running:
@@ -72,6 +72,8 @@ def measure_artefact(
                 running.feeds(raw), warmup=measure["warmup"], runs=measure["runs"], max_seconds=20
             )
             effective = running.loaded.effective
+            if number == measure["processes"] - 1:
+                energy = running.agent.energy(running.feeds(raw))
         timings.append(timing)
         progress.advance()
     rows = [t.summary() for t in timings]
@@ -85,7 +87,8 @@ def measure_artefact(
             "rss_mib": _median(rows, "peak_rss_mib"),
             "n": len(samples),
             "processes": len(rows),
-            "throttled": rows[-1]["throttled"],
+            "throttled": any(row["throttled"] for row in rows),
+            "energy": energy,
             "samples_ms": [round(float(v), 4) for v in samples[:: max(1, len(samples) // KEPT)]],
         },
         "effective": effective,

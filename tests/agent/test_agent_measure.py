@@ -232,3 +232,48 @@ def test_a_package_that_does_not_import_says_why(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SetupFault, match=r"libodd\.so\.3"):
         _import("odd", "brokenruntime", ("numpy",))
+
+
+def board(folder, milliamperes):
+    """Sensors of a board in files: 5 V and the given current."""
+    monitor = folder / "hwmon0"
+    monitor.mkdir(parents=True)
+    (monitor / "name").write_text("ina3221\n")
+    (monitor / "in1_label").write_text("VDD_IN\n")
+    (monitor / "in1_input").write_text("5000\n")
+    (monitor / "curr1_input").write_text(f"{milliamperes}\n")
+    return monitor / "curr1_input"
+
+
+def test_the_energy_of_an_inference_is_what_it_adds_to_the_idle_board(tmp_path, monkeypatch):
+    current = board(tmp_path, 400)
+    monkeypatch.setattr(measure.power, "HWMON", tmp_path)
+
+    class Working(Doubler):
+        def run(self, feeds):
+            if len(self.batches) == 1:  # from the second inference on the board works
+                (tmp_path / "new").write_text("1000\n")
+                (tmp_path / "new").replace(current)
+            measure.time.sleep(0.01)
+            return super().run(feeds)
+
+    found = measure.energy_session(Working(), samples(2), seconds=0.8, idle_s=0.4)
+    assert found["idle_mw"] == pytest.approx(2000, abs=1)
+    assert 4500 < found["mean_mw"] <= 5000
+    assert found["net_mj"] == pytest.approx(
+        (found["mean_mw"] - found["idle_mw"]) * 0.8 / found["runs"], rel=0.05
+    )
+    assert found["runs"] >= 20 and found["lost_samples"] == 0
+
+
+def test_without_a_sensor_the_energy_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure.power, "HWMON", tmp_path)
+    found = measure.energy_session(Doubler(), samples(2), seconds=0.1, idle_s=0.1)
+    assert found == {"not_run": "no power sensor (INA3221) on this machine"}
+
+
+def test_energy_wants_a_batch_of_one(tmp_path, monkeypatch):
+    board(tmp_path, 400)
+    monkeypatch.setattr(measure.power, "HWMON", tmp_path)
+    with pytest.raises(UsageFault, match="batch 1"):
+        measure.energy_session(Doubler(2), samples(2), seconds=0.1, idle_s=0.1)
