@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgekd.bench.side_by_side import compare
     from edgekd.bundle import open_bundle
     from edgekd.discover import load_recipe, load_target
+    from edgekd.distill.presets import methods
     from edgekd.enroll import enroll
     from edgekd.environments import setup
     from edgekd.spec import (
@@ -54,6 +55,7 @@ __all__ = [
     "gate",
     "load_recipe",
     "load_target",
+    "methods",
     "open_bundle",
     "plan",
     "profile",
@@ -69,6 +71,7 @@ _HOME = {
     "gate": "edgekd.bench.gate",
     "load_recipe": "edgekd.discover",
     "load_target": "edgekd.discover",
+    "methods": "edgekd.distill.presets",
     "open_bundle": "edgekd.bundle",
     "plan": "edgekd.api",
     "profile": "edgekd.api",

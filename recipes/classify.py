@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from edgekd import Call, Input, Metric, Network, Objective, Quantize, Recipe, Term, Train
+from edgekd import Call, Input, Metric, Network, Quantize, Recipe, Train
+from edgekd.distill import presets
 from edgekd.models.sizes import check_size
 
 STUDENTS = {"conv4": ("conv4:conv4", {"maps": 32}), "mobilevit": ("mobilevit:mobilevit", {})}
@@ -21,7 +22,8 @@ def recipe(
     student: Literal["conv4", "mobilevit"] = "mobilevit",
     size: int = 64,
     epochs: int = 30,
-    temperature: float = 4.0,
+    objective: str = "kd",
+    temperature: float = 0.0,
     seed: int = 0,
 ) -> Recipe:
     """Distil a classifier for images in class folders.
@@ -36,7 +38,8 @@ def recipe(
         student: Which small network.
         size: Side of the input in pixels.
         epochs: Passes over the training split.
-        temperature: Of the softened logits.
+        objective: How the student learns: a method that ``edgekd methods`` lists.
+        temperature: Of the softened logits; 0 for the method's own.
         seed: Seed of everything random.
     """
     if student == "mobilevit":
@@ -62,12 +65,10 @@ def recipe(
             Call(f"edgekd.models.{build}", {**extra, "classes": classes}), label=student
         ),
         train=train,
-        objective=Objective(
-            "kd",
-            (
-                Term("label", "ce", weight=0.5),
-                Term("logits", "kl", weight=0.5, args={"temperature": temperature}),
-            ),
+        objective=presets.objective(
+            objective,
+            offers=("logits",) if teacher.endswith(".onnx") else presets.ALL,
+            temperature=temperature,
         ),
         quantize=Quantize(samples=32, candidates=2) if smoke else Quantize(),
         seed=seed,

@@ -6,16 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from edgekd import Call, Input, Network, Objective, Quantize, Recipe, Term, Train
+from edgekd import Call, Input, Network, Quantize, Recipe, Term, Train
+from edgekd.distill import presets
 from edgekd.errors import RecipeError
 from edgekd.models.sizes import check_size
 
-OBJECTIVES = {
-    "none": (Term("label", "ce"),),
+OWN = {
     "mse": (Term("features", "mse", project="linear"),),
     "ce+mse": (Term("label", "ce"), Term("features", "mse", project="linear", weight=1.0)),
     "ce+gram": (Term("label", "ce"), Term("features", "mse", transform="gram", weight=10.0)),
-    "kd": (Term("label", "ce", weight=0.5), Term("logits", "kl", args={"temperature": 4.0})),
 }
 TEACHER = "edgekd:data/teachers/icons_resnet12_32.pt"
 SHA256 = "c3bb9644e019cdbca7261075c34e55271c15a42d07cd5e8b5a62f7252479b108"
@@ -41,7 +40,7 @@ def recipe(
     weights: str = "",
     teacher_size: int = 0,
     teacher_norm: Literal["half", "imagenet", "lite"] = "half",
-    objective: Literal["preset", "none", "mse", "ce+mse", "ce+gram", "kd"] = "preset",
+    objective: str = "preset",
     variant: Literal["tiny", "xxs", "xs", "s", "resnet12"] = "xxs",
     size: int = 0,
     epochs: int = 0,
@@ -65,8 +64,8 @@ def recipe(
         weights: State dict (.pt) for ``teacher=file.py:function``.
         teacher_size: Side of the teacher's own input; 0 for the student's.
         teacher_norm: What a pixel becomes for the teacher: ``half`` is (x/255 − 0.5)/0.5.
-        objective: What the student learns from, besides or instead of labels; ``preset`` takes
-            ce+mse, or mse for ``paper``.
+        objective: What the student learns from: mse, ce+mse or ce+gram of the pooled features, or
+            a method that ``edgekd methods`` lists; ``preset`` takes ce+mse, or mse for ``paper``.
         variant: Size of the student; ``resnet12`` distils a 32-map ResNet-12 instead, the control
             that tells what the architecture is worth.
         size: Side of the input in pixels, a multiple of 64; 0 for the preset's.
@@ -116,12 +115,20 @@ def recipe(
         teacher=_teacher(teacher, weights, embedded, augment, size, teacher_size, teacher_norm),
         student=_student("tiny" if smoke and variant == "xxs" else variant, size),
         train=train,
-        objective=Objective(lesson, OBJECTIVES[lesson]),
+        objective=presets.objective(lesson, own=OWN, offers=_offers(teacher)),
         baselines=_baselines(train) if baselines and not smoke else (),
         quantize=Quantize(samples=32, candidates=2) if smoke else Quantize(),
         distill_data="external" if external else "base",
         seed=seed,
     )
+
+
+def _offers(teacher: str) -> tuple[str, ...]:
+    """Taps of both sides: only a ResNet-12 (not ONNX, not ImageNet's) has a classifier here."""
+    if teacher.endswith(".onnx"):
+        return ("features",)
+    foreign = teacher not in ("auto", "train") and not teacher.endswith(".pt")
+    return ("features", "map") if foreign else presets.ALL
 
 
 def _student(variant: str, size: int) -> Network:

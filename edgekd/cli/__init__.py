@@ -32,6 +32,7 @@ COMMANDS = {
     "compare": "Put two bundles, or two files of results, side by side.",
     "report": "Write a bundle's report again.",
     "recipes": "List recipes; show one; start one.",
+    "methods": "List the methods of distillation; show one; list the papers.",
     "targets": "List targets; show or validate one; print the schema.",
     "data": "List data; build the embedded set; check your own.",
     "cache": "List the store; explain a miss; free space.",

@@ -18,6 +18,8 @@ def conv4(maps: int = 64, *, classes: int = 0) -> Conv4:
 class Conv4(nn.Module):
     """Four blocks of 3×3 convolution, batch norm, ReLU, 2×2 max pooling."""
 
+    map = "blocks"
+
     def __init__(self, maps: int, classes: int = 0) -> None:
         super().__init__()
         self.features = maps

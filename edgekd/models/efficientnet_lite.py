@@ -55,7 +55,7 @@ def efficientnet_lite0(*, size: int = 128) -> EfficientNetLite:
 class EfficientNetLite(nn.Module):
     """(batch, 3, size, size), (pixel − 127) / 128 → (batch, 1280)."""
 
-    features = 1280
+    features, map = 1280, "last"
 
     def __init__(self) -> None:
         super().__init__()

@@ -59,6 +59,8 @@ def mobilevit(variant: str = "xxs", *, size: int = 64, classes: int = 0) -> Mobi
 class MobileViT(nn.Module):
     """Stem, five stages, a final 1×1 convolution, global mean; optional classifier."""
 
+    map = "final"
+
     def __init__(self, widths: Widths, classes: int = 0) -> None:
         super().__init__()
         self.features = widths.out

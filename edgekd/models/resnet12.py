@@ -23,6 +23,8 @@ def resnet12(maps: int = 64, *, classes: int = 0) -> ResNet12:
 class ResNet12(nn.Module):
     """Four residual blocks of three 3×3 convolutions, each followed by 2×2 max pooling."""
 
+    map = "blocks"
+
     def __init__(self, maps: int, classes: int = 0) -> None:
         super().__init__()
         widths = (3, maps, int(2.5 * maps), 5 * maps, 10 * maps)
