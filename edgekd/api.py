@@ -219,7 +219,8 @@ def bench(
         label: Name of the board in the history.
         resume: Go on with an interrupted run.
         wait: Seconds to wait for another job on the board.
-        on: ``local``.
+        on: Where the board is: ``local``, ``ssh:HOST``, or a name of the user's list; what the
+            suite builds is built for it, too.
         device: What trains, when something is built.
         store: Where results are kept.
         emit: Progress.
@@ -230,8 +231,6 @@ def bench(
     from edgekd.bench import run as running
     from edgekd.bench import suite as suites
 
-    if not reach(on).local:
-        raise SetupError("the bench measures on this machine only", at="--on", hint="--on local")
     if (suite is None) == (not bundles):
         raise UsageError("give bundles, or --suite FILE", hint="edgekd bench BUNDLE --out R.jsonl")
     asked = suites.Measuring()
@@ -241,12 +240,13 @@ def bench(
         job = suites.load(suite)
         name, asked = job.name, job.measure
         ready = [suite.parent / path for path in job.bundles]
-        built = _built(job.build, build_in or out.parent, device, store, emit)
+        built = _built(job.build, build_in or out.parent, on, device, store, emit)
         found = _by_label([*((read_name(path), path) for path in ready), *built])
     settings = replace(
         asked.settings(0),
         threads=threads or asked.threads or 0,
         pin=asked.pin if pin is None else pin,
+        on=on,
     )
     return running.bench(
         running.Job(name, found, processes or asked.processes, settings),
@@ -275,7 +275,7 @@ def _by_label(found: Iterable[tuple[str, Path]]) -> dict[str, Path]:
 
 
 def _built(
-    builds: Iterable[Any], folder: Path, device: str, store: Path | None, emit: Emit
+    builds: Iterable[Any], folder: Path, on: str, device: str, store: Path | None, emit: Emit
 ) -> Iterator[tuple[str, Path]]:
     """Build, or read from the store, every recipe × settings × target of a suite."""
     from edgekd.spec import digest
@@ -290,6 +290,7 @@ def _built(
                     target,
                     settings=settings,
                     out=place,
+                    on=on,
                     device=device,
                     store=store,
                     emit=emit,

@@ -49,6 +49,14 @@ def test_candidates_are_measured_on_the_board(project, server):  # noqa: F811
     assert "p50_ms" in edgekd(
         project, "profile", "out/near", "--on", "near", "--runs", "5", **there
     )
+    one = ("out/near", "--on", "near", "--out")
+    said = edgekd(project, "gate", *one, "gate.jsonl", "--baseline", "out/near", **there)
+    assert "passed" in said
+    said = edgekd(project, "bench", *one, "bench.jsonl", "--processes", "3", **there)
+    assert "classify" in said
+    assert len((project / "bench.jsonl").read_text().splitlines()) == 6
+    sides = ("out/near", "out/near", "--rounds", "2", "--on", "near")
+    assert "measured side by side in 2 rounds" in edgekd(project, "compare", *sides, **there)
     assert "ok" in edgekd(project, "doctor", "--target", "near.yaml", "--on", "near", **there)
 
     server.stop()

@@ -7,7 +7,7 @@ import random
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def gate(
         bundle: Candidate, or several, which make one job with one error rate.
         baseline: Baseline of each: a bundle, or a file that ``accept`` writes. Two files of
             results (``.jsonl``) are compared only with ``allow_recorded``.
-        on: Where the board is; ``local``.
+        on: Where the board is: ``local``, ``ssh:HOST``, or a name of the user's list.
         threads: Threads of the runtime; the target's by default.
         pin: Core to run on.
         tolerance: Relative change below which nothing is claimed.
@@ -97,8 +97,6 @@ def gate(
         VerifyError: A baseline is not the bundle that was accepted.
         RuntimeCrash: A runtime died.
     """
-    if on != "local":
-        raise SetupError(f"only --on local can be reached in this version, got {on!r}", at="--on")
     candidates, baselines = _listed(bundle), _listed(baseline)
     if len(candidates) != len(baselines):
         raise UsageError(
@@ -119,8 +117,8 @@ def gate(
         return _first(candidates, baselines, accept)
     with ExitStack() as stack:
         matches = _matches(stack, candidates, [pointer.resolve(path) for path in baselines])
-        facts = record.circumstances()
-        settings = _settings(matches[0], threads, pin)
+        settings = replace(_settings(matches[0], threads, pin), on=on)
+        facts = _circumstances(on, emit)
         _measure(matches, settings, rule, seed, wait, out, emit)
         checks = [check for match in matches for check in _static(match, rule)]
         checks += _timed(matches, rule)
@@ -130,6 +128,15 @@ def gate(
         if accept is not None:
             _accept(matches, candidates, baselines, accept, outcome)
     return outcome
+
+
+def _circumstances(on: str, emit: Emit) -> dict[str, Any]:
+    """Facts of the board; of this machine where the board cannot be reached, which is said."""
+    try:
+        return record.circumstances(on)
+    except SetupError as error:
+        emit(Event("warning", "gate", error.what))
+        return {**record.circumstances(), "board": {"not_run": error.what}}
 
 
 def _listed(paths: Path | str | Sequence[Path | str]) -> list[Path]:
@@ -180,7 +187,7 @@ def _measure(
     """Fill in the pairs of every match; a board that cannot be had is kept as a reason."""
     family = len(judge.WITNESSES) * len(matches)
     try:
-        with lease(wait, emit):
+        with lease(wait, emit, settings.on):
             for match in matches:
                 _rounds(match, settings, rule, family, seed, out, emit)
     except SetupError as error:
@@ -220,7 +227,7 @@ def _timed(matches: Sequence[Match], rule: Rule) -> Iterator[Check]:
         if match.missing:
             for name in ("latency", "memory"):
                 yield Check(match.name, name, "not run: no device", why=match.missing)
-        yield Check(match.name, "energy", "not run: no power sensor")
+        yield Check(match.name, "energy", "not run: the gate measures no energy")
         yield from _budgets(match)
 
 
@@ -275,7 +282,7 @@ def _budgets(match: Match) -> Iterator[Check]:
             value = match.candidate.manifest["artefact"]["bytes"] / 2**20
             yield _budget(match.name, name, value, wanted, "MiB")
         elif limit not in _BUDGETS:
-            yield Check(match.name, name, "not run: no power sensor")
+            yield Check(match.name, name, "not run: the gate measures no energy")
         elif match.missing:
             yield Check(match.name, name, "not run: no device", why=match.missing)
         else:

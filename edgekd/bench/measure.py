@@ -24,6 +24,9 @@ import numpy as np
 
 from edgekd.bundle import Bundle, open_bundle
 from edgekd.device.link import Agent, Loaded, Timing, agent_command
+from edgekd.device.reach import reach
+from edgekd.device.ssh import Ssh
+from edgekd.errors import UsageError
 
 SAMPLES = 8
 """Golden inputs that are cycled over."""
@@ -44,7 +47,7 @@ class Settings:
         blocks: Blocks of each process in a round.
         block_ms: Length of a block, in milliseconds of the slower contestant's inferences.
         pin: Core to run on, None for any.
-        on: Where the board is.
+        on: Where the board is; see `edgekd.device.reach`.
     """
 
     threads: int = 1
@@ -179,21 +182,47 @@ def rounds(
         start: Number of the first round; its order does not depend on the rounds before.
     """
     plan: tuple[int, int] | None = None
-    for number in itertools.count(start):
-        draw = random.Random(f"{seed}/{number}")
-        order = draw.sample(range(len(contestants)), len(contestants))
-        with ExitStack() as stack:
-            runners = [
-                _Runner(contestants[index], index, place, settings, stack)
-                for place, index in enumerate(order)
-            ]
-            if plan is None:
-                plan = _plan(max(runner.estimate_ms for runner in runners), settings.block_ms)
-            for turn in range(settings.blocks):
-                draw.shuffle(runners) if turn % 2 == 0 else runners.reverse()
-                for runner in runners:
-                    runner.block(*plan)
-            yield [r.process(number) for r in sorted(runners, key=lambda r: r.index)]
+    with ExitStack() as whole:
+        places = [_Place(settings, whole) for _ in contestants]
+        for number in itertools.count(start):
+            draw = random.Random(f"{seed}/{number}")
+            order = draw.sample(range(len(contestants)), len(contestants))
+            with ExitStack() as stack:
+                runners = [
+                    _Runner(contestants[index], index, rank, settings, places[index], stack)
+                    for rank, index in enumerate(order)
+                ]
+                if plan is None:
+                    plan = _plan(max(runner.estimate_ms for runner in runners), settings.block_ms)
+                for turn in range(settings.blocks):
+                    draw.shuffle(runners) if turn % 2 == 0 else runners.reverse()
+                    for runner in runners:
+                        runner.block(*plan)
+                yield [r.process(number) for r in sorted(runners, key=lambda r: r.index)]
+
+
+class _Place:
+    """Where the processes of one contestant start: here, or in a folder of its own on a board.
+
+    The connection, and what was sent through it, outlive the processes.
+    """
+
+    def __init__(self, settings: Settings, stack: ExitStack) -> None:
+        self._reach = reach(settings.on)
+        self._board = None
+        self._command = agent_command()
+        if settings.pin is not None:
+            if not self._reach.local:
+                raise UsageError("only this machine's cores can be pinned", at="--pin")
+            self._command = ["taskset", "-c", str(settings.pin), *self._command]
+        if self._reach.host is not None:
+            self._board = stack.enter_context(Ssh(self._reach.host))
+
+    def start(self) -> Agent:
+        """Start a fresh process."""
+        if self._board is None:
+            return Agent(self._command)
+        return Agent(python=self._reach.python, board=self._board, label=self._reach.name)
 
 
 def _plan(slowest_ms: float, block_ms: float) -> tuple[int, int]:
@@ -212,14 +241,12 @@ class _Runner:
         index: int,
         place: int,
         settings: Settings,
+        where: _Place,
         stack: ExitStack,
     ) -> None:
         began = time.perf_counter()
         self.contestant, self.index, self.place = contestant, index, place
-        command = agent_command()
-        if settings.pin is not None:
-            command = ["taskset", "-c", str(settings.pin), *command]
-        self.agent = stack.enter_context(Agent(command))
+        self.agent = stack.enter_context(where.start())
         options = {**contestant.options, "threads": settings.threads}
         self.loaded: Loaded = self.agent.load(contestant.runtime, contestant.main, **options)
         self.first: Timing = self.agent.time(contestant.feeds, warmup=settings.warmup, runs=5)

@@ -16,22 +16,19 @@ from edgekd.bench.judge import middle
 from edgekd.bench.measure import Process
 from edgekd.bench.stats import centre
 from edgekd.bundle import Bundle
-from edgekd.device.link import Agent
+from edgekd.device.link import agent_on
 from edgekd.version import __version__
 
 _GIT_VARIABLES = ("GITHUB_SHA", "CI_COMMIT_SHA")
 
 
-def circumstances(agent: Agent | None = None) -> dict[str, Any]:
+def circumstances(on: str = "local") -> dict[str, Any]:
     """Return time, source revision, version and machine of a run.
 
     Args:
-        agent: One on the board; a local one is started where none is given.
+        on: Where the board is; see `edgekd.device.reach`.
     """
-    if agent is None:
-        with Agent() as started:
-            machine = started.facts()
-    else:
+    with agent_on(on) as agent:
         machine = agent.facts()
     return {
         "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -75,8 +75,8 @@ def bench(
     with opened(job.bundles) as bundles:
         settings = {label: _settings(job, bundle) for label, (bundle, _) in bundles.items()}
         plan = _plan(job, bundles, settings)
-        with lease(wait, emit):
-            head, done, finished = _begun(out, plan, resume)
+        with lease(wait, emit, job.settings.on):
+            head, done, finished = _begun(out, plan, resume, job.settings.on)
             resumed = sum(map(len, done.values()))
             if not finished:
                 _measure(job, bundles, settings, head, done, out, emit)
@@ -109,14 +109,14 @@ def _plan(job: Job, bundles: Opened, settings: Mapping[str, Settings]) -> dict[s
 
 
 def _begun(
-    out: Path, plan: Mapping[str, Any], resume: bool
+    out: Path, plan: Mapping[str, Any], resume: bool, on: str
 ) -> tuple[dict[str, Any], dict[str, list[Process]], bool]:
     """Return the run's first line, the processes so far, and whether it had ended."""
     lines = history.read(out) if out.exists() else []
     done: dict[str, list[Process]] = {label: [] for label in plan["bundles"]}
     if not lines:
         head = {"kind": "run", "schema": history.SCHEMA, "run": uuid.uuid4().hex, "plan": plan}
-        head |= {"seed": random.randrange(2**32), **record.circumstances()}
+        head |= {"seed": random.randrange(2**32), **record.circumstances(on)}
         history.append(out, [head])
         return head, done, False
     if not resume:

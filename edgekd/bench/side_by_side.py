@@ -6,7 +6,7 @@ import itertools
 import random
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ def compare(
     rounds: int = 0,
     threads: int | None = None,
     pin: int | None = None,
+    on: str = "local",
     wait: float = 600,
     emit: Emit = silent,
 ) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def compare(
             manifests recorded.
         threads: Threads of the runtime.
         pin: Core to run on.
+        on: Where rounds are measured: ``local``, ``ssh:HOST``, or a name of the user's list.
         wait: Seconds to wait for another job on the board.
         emit: Progress.
 
@@ -60,11 +62,11 @@ def compare(
         return _results(a, b)
     if any(files):
         raise UsageError("a bundle and a file of results cannot be compared", at=f"{a} {b}")
-    return _bundles(a, b, rounds, threads, pin, wait, emit)
+    return _bundles(a, b, rounds, Settings(threads or 0, pin=pin, on=on), wait, emit)
 
 
 def _bundles(
-    a: Path, b: Path, count: int, threads: int | None, pin: int | None, wait: float, emit: Emit
+    a: Path, b: Path, count: int, settings: Settings, wait: float, emit: Emit
 ) -> dict[str, Any]:
     with open_bundle(a) as first, open_bundle(b) as second:
         old, new = first.manifest, second.manifest
@@ -79,7 +81,7 @@ def _bundles(
     samples: dict[str, Any] = {}
     if count:
         measure = new["target"].get("measure", {})
-        settings = Settings(threads=threads or measure.get("threads", 1), pin=pin)
+        settings = replace(settings, threads=settings.threads or measure.get("threads", 1))
         pairs = _measured(a, b, settings, count, wait, emit)
         rows += [_witness(name, pairs) for name in WITNESSES]
         samples = _samples([pair[0] for pair in pairs], [pair[1] for pair in pairs])
@@ -131,7 +133,7 @@ def _measured(
 ) -> list[Pair]:
     progress = Progress(emit, "compare", count, "rounds")
     pairs: list[Pair] = []
-    with opened({"a": a, "b": b}) as both, lease(wait, emit):
+    with opened({"a": a, "b": b}) as both, lease(wait, emit, settings.on):
         contestants = [contestant for _, contestant in both.values()]
         seed = random.randrange(2**32)
         for first, second in itertools.islice(rounds(contestants, settings, seed), count):

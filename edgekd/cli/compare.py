@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgekd.cli import text
-from edgekd.cli.options import json_output
+from edgekd.cli.options import json_output, on
 from edgekd.cli.progress import drawn
 from edgekd.cli.session import current
 
@@ -29,6 +29,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the runtime.")
 @click.option("--pin", type=click.IntRange(min=0), metavar="CORE", help="Core to run on.")
+@on
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),

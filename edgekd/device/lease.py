@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
-from edgekd.device.link import Agent
+from edgekd.device.link import agent_on
 from edgekd.errors import SetupError
 from edgekd.events import Emit, Event, silent
 
@@ -21,18 +21,19 @@ _POLL_S = 0.5
 
 
 @contextmanager
-def lease(wait_s: float, emit: Emit = silent) -> Iterator[None]:
+def lease(wait_s: float, emit: Emit = silent, on: str = "local") -> Iterator[None]:
     """Hold the board for as long as the block runs; measuring jobs take turns.
 
     Args:
         wait_s: Seconds to wait for another job to end.
         emit: Told whom this job waits for.
+        on: Where the board is; see `edgekd.device.reach`.
 
     Raises:
         SetupError: Another job still has the board; the message names it.
     """
     deadline = time.monotonic() + wait_s
-    with Agent() as agent:
+    with agent_on(on) as agent:
         told = False
         while not (answer := agent.lease(_me()))["held"]:
             who = _named(answer["holder"])

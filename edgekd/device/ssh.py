@@ -83,6 +83,7 @@ class Ssh:
 
     def __init__(self, host: str) -> None:
         self.host = host
+        self._sent: dict[str, str] = {}
         self._base = shlex.split(os.environ.get("EDGEKD_SSH", "ssh"))
         if shutil.which(self._base[0]) is None:
             raise SetupError(
@@ -199,7 +200,10 @@ class Ssh:
             SetupError: The board's disk is full, or the connection was lost twice.
         """
         digest, size = _sha256(local), local.stat().st_size
+        if self._sent.get(remote) == digest:  # between two timings no command runs there
+            return
         if self._has(remote, digest):
+            self._sent[remote] = digest
             return
         partial = f"{remote}.{digest[:16]}.part"
         start = self._start(local, partial, size)
@@ -215,6 +219,7 @@ class Ssh:
             self.run(["rm", "-f", partial])
             raise StageError(f"{local.name} arrived damaged on {self.host}", at=remote)
         self.ask(["mv", "-f", partial, remote])
+        self._sent[remote] = digest
         return None
 
     def _resume(self, local: Path, remote: str, lost: Lost) -> None:

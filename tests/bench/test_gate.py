@@ -25,7 +25,7 @@ def test_unchanged_bundles_pass(bundle, measured, tmp_path):
         "task metric": "ok",
         "latency": "ok",
         "memory": "ok",
-        "energy": "not run: no power sensor",
+        "energy": "not run: the gate measures no energy",
     }
     assert (outcome["exit_code"], outcome["verdict"]) == (0, "passed")
     assert outcome["pairs"][0]["rounds"] in (11, 15, 20)
@@ -108,7 +108,7 @@ def test_the_targets_limits_are_budgets(bundle, measured):
         "budget latency_p99_ms": "ok",
         "budget peak_memory_mib": "over budget",
         "budget size_mib": "ok",
-        "budget energy_mj": "not run: no power sensor",
+        "budget energy_mj": "not run: the gate measures no energy",
     }
 
 
@@ -143,9 +143,22 @@ def test_a_board_that_is_missing_is_not_a_slow_model(bundle, monkeypatch):
     assert outcome["checks"][2]["why"] == "ssh: no route to host"
 
 
-def test_only_this_machine_can_be_reached(bundle):
-    with pytest.raises(SetupError, match="only --on local"):
-        gate(bundle("new"), bundle("old"), on="ssh:board")
+@pytest.mark.needs("ssh", install="apt-get install openssh-client")
+def test_a_board_that_cannot_be_reached_is_no_pass(bundle, monkeypatch):
+    monkeypatch.setenv("EDGEKD_SSH", "ssh -o ConnectTimeout=2")
+    outcome = gate(bundle("new"), bundle("old"), on="ssh:board.invalid")
+    assert verdicts(outcome)["latency"] == verdicts(outcome)["memory"] == "not run: no device"
+    assert outcome["exit_code"] == 4
+    assert "board.invalid" in outcome["board"]["not_run"]
+
+
+@pytest.mark.needs("ssh", install="apt-get install openssh-client")
+def test_a_core_of_another_machine_is_not_pinned(bundle):
+    with (
+        opened({"one": bundle("one")}) as found,
+        pytest.raises(UsageError, match="only this machine's cores"),
+    ):
+        next(rounds([found["one"][1]], Settings(pin=0, on="ssh:board.invalid"), 0))
 
 
 # --- accepting -----------------------------------------------------------------------------------

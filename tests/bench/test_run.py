@@ -10,7 +10,7 @@ import pytest
 
 from edgekd import api
 from edgekd.bench import history, run
-from edgekd.errors import SetupError, UsageError
+from edgekd.errors import UsageError
 from tests.bench import made
 
 
@@ -121,8 +121,9 @@ def test_a_suite_builds_what_it_names_and_measures_all(board, bundle, tmp_path, 
 def test_bundles_or_a_suite(tmp_path, bundle):
     with pytest.raises(UsageError, match="give bundles, or --suite"):
         api.bench(out=tmp_path / "r.jsonl")
-    with pytest.raises(SetupError, match="this machine only"):
-        api.bench([bundle("b")], out=tmp_path / "r.jsonl", on="ssh:board")
+    with pytest.raises(UsageError, match="no device is called 'board'"):
+        api.bench([bundle("b")], out=tmp_path / "r.jsonl", on="board")
+    assert not (tmp_path / "r.jsonl").exists()
     with pytest.raises(UsageError, match="give bundles, or --suite"):
         api.bench([bundle("a")], suite=tmp_path / "s.yaml", out=tmp_path / "r.jsonl")
 
