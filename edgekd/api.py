@@ -13,7 +13,7 @@ from edgekd import steps
 from edgekd.device.fingerprint import here
 from edgekd.device.reach import reach
 from edgekd.discover import load_recipe, load_target
-from edgekd.errors import SetupError, StageError, UnbuiltError, UsageError
+from edgekd.errors import SetupError, UnbuiltError, UsageError
 from edgekd.events import Emit, Event, silent
 from edgekd.inputs import save_arrays
 from edgekd.spec import Recipe
@@ -103,6 +103,11 @@ class _Device:
     machine: Mapping[str, Any]
     there: Mapping[str, Any] | None = None
 
+    @property
+    def elsewhere(self) -> str:
+        """Why torch networks are not timed: that is done beside the candidates, on this machine."""
+        return self.absent or ("" if self.there is None else "on another machine")
+
 
 def _devices(targets: Sequence[Target], on: str) -> list[_Device]:
     """Ask the device what it is, and each target whether that is it.
@@ -165,26 +170,44 @@ def plan(
 
     kept = Store(store)
     keys = steps.Keys(request.recipe, Digests(kept.root))
-    listed = list(steps.shared(request.recipe))
-    for one, device in zip(request.targets, _devices(request.targets, on), strict=True):
-        chosen, _missing = _candidates(request.recipe, one, device, emit)
-        listed += _steps(request.recipe, one, chosen, request.pick, device)
     rows: list[dict[str, Any]] = []
-    for step in listed:
+
+    def found(name: str) -> Mapping[str, Any] | None:
+        entry = kept.get(keys.of[name], whole=False)
+        return None if entry is None else entry.facts
+
+    for step in _listed(request, _devices(request.targets, on), found, emit):
         key = keys.add(step)
         if any(row["key"] == key for row in rows):
             continue
-        found = kept.has(key)
+        cached = kept.has(key)
         rows.append(
             {
                 "step": step.name,
                 "stage": step.stage,
                 "key": key,
-                "status": "cached" if found else "run",
-                "why": "" if found else _why(kept, step.name, keys.made_of[step.name]),
+                "status": "cached" if cached else "run",
+                "why": "" if cached else _why(kept, step.name, keys.made_of[step.name]),
             }
         )
     return rows
+
+
+def _listed(
+    request: _Request, devices: Sequence[_Device], found: Any, emit: Emit
+) -> Iterator[steps.Step]:
+    """Steps of a request in order; ``found`` gives the facts of a step already yielded."""
+    from edgekd.search import Place, planned
+
+    recipe = request.recipe
+    yield from steps.shared(recipe)
+    for one, device in zip(request.targets, devices, strict=True):
+        chosen, _missing = _candidates(recipe, one, device, emit)
+        yield steps.exported(recipe, one)
+        yield from planned(
+            recipe, Place(one, device.absent, device.there), chosen, request.pick, found
+        )
+        yield from steps.measured(recipe, one, device.elsewhere)
 
 
 def bench(
@@ -439,20 +462,6 @@ def _candidates(
     return chosen, missing
 
 
-def _steps(
-    recipe: Recipe, target: Target, chosen: Sequence[Any], pick: str | int | None, device: _Device
-) -> list[steps.Step]:
-    absent = device.absent
-    # Torch networks are timed beside the candidates, so only where those run on this machine.
-    elsewhere = absent or ("" if device.there is None else "on another machine")
-    return [
-        steps.exported(recipe, target),
-        *steps.built(recipe, target, chosen, absent, device.there),
-        *steps.finished(recipe, target, chosen, pick, absent),
-        *steps.measured(recipe, target, elsewhere),
-    ]
-
-
 def _prove(
     walk: Walk, target: Target, chosen: Sequence[Any], pick: str | int | None, device: _Device
 ) -> None:
@@ -461,26 +470,13 @@ def _prove(
     Raises:
         StageError: Every candidate fails.
     """
-    lost: dict[str, str] = {}
-    parts = {f"{part}:{c.id}": [c.id] for part in (*steps.PARTS, "check") for c in chosen}
-    parts["convert"] = steps.converted(chosen)
-    for planned in _steps(walk.recipe, target, chosen, pick, device):
-        step = planned
-        fed = parts.get(step.name, [])
-        if fed and all(identity in lost for identity in fed):
-            continue
-        if step.name.startswith("choose") and lost:
-            (step,) = steps.finished(walk.recipe, target, chosen, pick, device.absent, lost)
-        if walk.has(step):  # another target shares it
-            continue
-        try:
+    from edgekd.search import Place, search
+
+    walk.step(steps.exported(walk.recipe, target))
+    search(walk, Place(target, device.absent, device.there), chosen, pick)
+    for step in steps.measured(walk.recipe, target, device.elsewhere):
+        if not walk.has(step):  # another target shares it
             walk.step(step)
-        except StageError as error:
-            if not fed or len({*lost, *fed}) == len(chosen):
-                raise
-            lost |= dict.fromkeys(fed, f"{step.name.partition(':')[0]}: {error.what}")
-            rejected = f"{error.what}; {', '.join(fed)} is rejected"
-            walk.emit(Event("warning", step.name, rejected))
     choice = walk.done[f"choose:{target.name}"].facts
     for identity in dict.fromkeys((choice["fp32"], choice["reduced"], choice["picked"])):
         if identity:

@@ -270,11 +270,14 @@ class Quantize:
         samples: Calibration samples, drawn evenly over the classes of the training split.
         precisions: Which candidates to build; ``auto`` builds all that the target allows.
         candidates: At most so many candidates; 0 for all.
+        search: ``ladder`` tries the scopes that can pay, and recovers where one misses the
+            metric's limit; ``exhaustive`` builds every row of every backend.
     """
 
     samples: int = 256
     precisions: tuple[str, ...] = ("auto",)
     candidates: int = 0
+    search: Literal["ladder", "exhaustive"] = "ladder"
 
 
 @dataclass(frozen=True)

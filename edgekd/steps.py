@@ -233,7 +233,8 @@ def candidates(
             missing.append(f"{name}: {reason}")
             continue
         rows = one.candidates(precisions, () if absent else (there or fingerprint())["isa"])
-        found += [_spared(row, target.never_quantize) for row in rows]
+        tiers = 3 if recipe.quantize.search == "exhaustive" else 2
+        found += [_spared(row, target.never_quantize) for row in rows if row.tier <= tiers]
     if not found:
         raise SetupError(
             f"target {target.name!r} can run nothing here: {'; '.join(missing)}",
@@ -290,6 +291,7 @@ def built(
     }
     timing = {"data": plain(recipe.data), "measure": _measure(target)}
     steps = [_converted(recipe)] if converted(chosen) else []
+    steps += [_calibrated()] if any(c.prepared for c in chosen) else []
     for candidate in chosen:
         name, packages = candidate.id, (*EXPORT, *_packages(candidate))
         spec = {"candidate": plain(candidate), **_made_by(candidate.backend)}
@@ -349,12 +351,22 @@ def _checked(target: Target, candidate: Candidate, packages: tuple[str, ...]) ->
 
 
 def _build(candidate: Candidate, packages: tuple[str, ...]) -> Step:
+    """The build of a candidate, or the copy of what it shares with another."""
+    name = f"build:{candidate.id}"
     spec: dict[str, Json] = {"candidate": plain(candidate), **_made_by(candidate.backend)}
-    inputs = {"export": "export"}
+    if candidate.same_as:
+        inputs = {"artefact": f"build:{candidate.same_as}"}
+        return Step(name, stage("build.again"), spec, inputs, (), packages)
+    inputs = {"export": "export"} | ({"calibrate": "calibrate"} if candidate.prepared else {})
     if form(candidate.backend) == "tflite":
         inputs["converted"] = "convert"
         spec["toolchain"] = LITERT.digest
-    return Step(f"build:{candidate.id}", stage("build"), spec, inputs, (), packages)
+    return Step(name, stage("build"), spec, inputs, (), packages)
+
+
+def _calibrated() -> Step:
+    """The model prepared for quantisation, and the ranges of its values."""
+    return Step("calibrate", stage("calibrate"), {}, {"export": "export"}, (), EXPORT)
 
 
 def _made_by(name: str) -> dict[str, Json]:
@@ -375,6 +387,55 @@ def _converted(recipe: Recipe) -> Step:
     return Step("convert", stage("convert"), spec, inputs, (), TRAINING)
 
 
+def metric_drop(recipe: Recipe, target: Target) -> float:
+    """Largest relative loss of the task metric: the stricter of the recipe's and the target's."""
+    return min(recipe.metric_drop, target.limits.metric_drop or recipe.metric_drop)
+
+
+def budget(target: Target, absent: str = "") -> dict[str, float]:
+    """Limits of size and memory; memory is the device's own, so not where that is absent."""
+    found = {
+        "size_mib": target.limits.size_mib,
+        "peak_memory_mib": None if absent else target.limits.peak_memory_mib,
+    }
+    return {name: float(limit) for name, limit in found.items() if limit is not None}
+
+
+def time_by(target: Target) -> str:
+    """Which time decides: where an accelerator computes, the processor only waits."""
+    return "cpu_ms" if target.device == "cpu" else "wall_ms"
+
+
+def shortlisted(
+    target: Target,
+    left: Sequence[Candidate],
+    keep: Sequence[str],
+    verdicts: Mapping[str, str],
+    turn: int,
+) -> Step:
+    """The candidates that are worth measuring and scoring, given what was scored so far.
+
+    Args:
+        target: For which device.
+        left: Candidates that were built.
+        keep: Those that must be scored.
+        verdicts: Scored candidate → why it is rejected; empty when it holds.
+        turn: Number of the round.
+    """
+    parts = {"build", "parity"}
+    inputs = {f"{part}:{c.id}": f"{part}:{c.id}" for c in left for part in sorted(parts)}
+    checked = [c.id for c in left if isinstance(backend(c.backend), Checking)]
+    inputs |= {f"check:{name}": f"check:{name}" for name in checked}
+    spec: dict[str, Json] = {
+        "candidates": [c.id for c in left],
+        "keep": sorted(keep),
+        "verdicts": dict(verdicts),
+        "by": time_by(target),
+    }
+    name = f"shortlist:{target.name}" + (f":{turn}" if turn > 1 else "")
+    return Step(name, stage("shortlist"), spec, inputs)
+
+
 def finished(
     recipe: Recipe,
     target: Target,
@@ -382,24 +443,39 @@ def finished(
     pick: str | int | None,
     absent: str = "",
     lost: Mapping[str, str] = MappingProxyType({}),
+    dropped: Sequence[Mapping[str, Json]] = (),
 ) -> list[Step]:
-    """The choice; ``lost`` tells why a candidate has no results (candidate → reason)."""
-    left = [c for c in chosen if c.id not in lost]
+    """The choice.
+
+    Args:
+        recipe: What is compressed.
+        target: For which device.
+        chosen: The candidates.
+        pick: What the user wants instead of the fastest.
+        absent: Why there is no device.
+        lost: Candidate → why it could not be built or run.
+        dropped: Rows of those that the shortlist leaves out.
+    """
+    gone = {*lost, *(row["candidate"] for row in dropped)}
+    left = [c for c in chosen if c.id not in gone]
     inputs = {f"{p}:{c.id}": f"{p}:{c.id}" for c in left for p in PARTS}
     if absent:
         inputs = {name: step for name, step in inputs.items() if not name.startswith("profile:")}
     checked = [c.id for c in left if isinstance(backend(c.backend), Checking)]
     inputs |= {f"check:{name}": f"check:{name}" for name in checked}
-    drop = min(recipe.metric_drop, target.limits.metric_drop or recipe.metric_drop)
     failed = [
         {"candidate": c.id, "runtime": c.runtime, "precision": c.precision, "why": lost[c.id]}
         for c in chosen
         if c.id in lost
     ]
-    spec: dict[str, Json] = {"candidates": [c.id for c in left], "metric_drop": drop}
-    spec |= {"failed": failed}
+    spec: dict[str, Json] = {
+        "candidates": [c.id for c in left],
+        "metric_drop": metric_drop(recipe, target),
+        "failed": [*failed, *map(dict, dropped)],
+        "budget": budget(target, absent),
+        "by": time_by(target),
+    }
     spec |= {"pick": pick, "unmeasured": list(target.order) if absent else None}
-    spec |= {"by": "cpu_ms" if target.device == "cpu" else "wall_ms"}
     name = f"choose:{target.name}"
     return [Step(name, stage("choose"), spec, inputs | {"student": "distill"})]
 

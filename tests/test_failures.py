@@ -11,6 +11,21 @@ from edgekd.store import Entry
 GOOD = Candidate("good", "onnxruntime", "onnxruntime", "fp32", "none")
 BAD = Candidate("bad", "openvino", "other", "int8", "none")
 
+SCORE = {
+    "primary": "accuracy",
+    "higher_is_better": True,
+    "metrics": {"accuracy": {"value": 0.5}},
+}
+FACTS = {
+    "fp32": "good",
+    "reduced": None,
+    "picked": "good",
+    "bytes": 1,
+    "latency": {"rss_mib": 1.0},
+    "quick": {"cpu_ms": 1.0, "wall_ms": 1.0},
+    **SCORE,
+}
+
 
 class Walk:
     """Steps succeed, but those of ``broken``."""
@@ -18,13 +33,17 @@ class Walk:
     def __init__(self, recipe, broken):
         self.recipe, self.broken, self.done, self.seen, self.events = recipe, broken, {}, [], []
         self.emit = self.events.append
+        self.done["distill"] = Entry("", {"val": SCORE}, {}, 0.0)
+
+    def has(self, step):
+        return False
 
     def step(self, step):
         self.seen.append(step)
         if step.name in self.broken:
             raise RuntimeCrash("the runtime died: SIGSEGV")
-        facts = {"fp32": "good", "reduced": None, "picked": "good"}
-        self.done[step.name] = Entry("", facts, {}, 0.0)
+        self.done[step.name] = Entry("", FACTS, {}, 0.0)
+        return self.done[step.name]
 
 
 @pytest.fixture

@@ -59,6 +59,10 @@ class Candidate:
         options: Given to the runtime on loading.
         requires_isa: Instruction sets of which the device must have one; empty asks for none.
         never_quantize: ONNX operator types that keep floating point.
+        tier: 1 is always built, 2 where a faster one of tier 1 misses the metric's limit, 3 in an
+            exhaustive search only.
+        prepared: Whether it is built from the model that the step ``calibrate`` prepared.
+        same_as: Candidate whose files it runs with other options; it is not built again.
     """
 
     id: str
@@ -69,6 +73,9 @@ class Candidate:
     options: Mapping[str, Json] = field(default_factory=dict)
     requires_isa: tuple[str, ...] = ()
     never_quantize: tuple[str, ...] = ()
+    tier: int = 1
+    prepared: bool = False
+    same_as: str = ""
 
     def runs_on(self, isa: Sequence[str]) -> bool:
         """Tell whether a device with these instruction sets can run it as meant."""
@@ -109,7 +116,8 @@ class Backend(Protocol):
         """Make the artefact.
 
         Args:
-            model: The model in float32, in the format that the backend takes.
+            model: The model in float32, in the format that the backend takes. The measured ranges
+                of a prepared one lie beside it as ``ranges.json``.
             candidate: One of `candidates`.
             calibration: Samples by input name, axis 0 counts them.
             out: Folder for the files.

@@ -1,8 +1,8 @@
-"""ONNX Runtime: float32, static int8 (QDQ) and dynamic int8.
+"""ONNX Runtime: float32, static, dynamic and weight-only int8.
 
 On processors, unsigned activations with signed weights per channel are twice as fast as signed
-ones. Products and convolutions are quantised and nothing else: whatever falls between them in
-float costs less than what quantising it would.
+ones. What falls between products and convolutions mostly costs less in float than quantising it
+would; which products are quantised is the scope of a policy.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from edgekd.backends.base import Candidate, require, samples_in, tool_versions
 from edgekd.errors import StageError
 from edgekd.events import Emit, Event
 from edgekd.extras import installed
+from edgekd.quant.ranges import Span, load_ranges, measure_ranges
 from edgekd.spec import Json
 
 __all__ = ["BACKEND", "POLICIES", "OnnxRuntime"]
@@ -34,9 +35,9 @@ Say = Callable[[str], None]
 
 MAIN = "model.onnx"
 _BATCH = 8
-_MEMORY_LIMIT = 256 * 2**20
-"""Largest size of all values of one calibration batch up to which histograms are tried."""
-_FIDELITY_SAMPLES = 64
+_FIDELITY_SAMPLES = 32
+_SMALL = 256
+"""Weights of fewer values stay in float."""
 
 
 @dataclass(frozen=True)
@@ -44,31 +45,51 @@ class Policy:
     """How a model is quantised.
 
     Attributes:
-        kind: ``none``, ``static`` (calibrated) or ``dynamic`` (ranges found while running).
-        ops: Operator types that are quantised.
+        kind: ``none``, ``static`` (calibrated), ``dynamic`` (ranges found while running) or
+            ``weights`` (stored in 8 bits, computed in float).
+        ops: Operator types that are quantised; empty for all that the quantiser knows.
+        attention: Whether products of two activations are, too.
         reduce_range: Weights of 7 bits: without VNNI, sums of 8-bit products overflow on x86.
-        methods: Ways of calibration; the one with the best fidelity is taken.
+        integer_ops: Write integer operators (QOperator) instead of float ones between Q and DQ.
     """
 
     kind: str = "none"
     ops: tuple[str, ...] = ()
+    attention: bool = True
     reduce_range: bool = False
-    methods: tuple[str, ...] = ()
+    integer_ops: bool = False
 
 
 _PRODUCTS = ("Conv", "MatMul", "Gemm")
+_SCOPES: Mapping[str, Policy] = {
+    "products": Policy("static", _PRODUCTS),
+    "linear": Policy("static", _PRODUCTS, attention=False),
+    "conv": Policy("static", ("Conv", "ConvTranspose")),
+    "matmul": Policy("static", ("MatMul", "Gemm"), attention=False),
+    "integer": Policy("static", _PRODUCTS, integer_ops=True),
+    "all": Policy("static"),
+    "dynamic": Policy("dynamic", ("MatMul", "Gemm")),
+}
 POLICIES: Mapping[str, Policy] = {
     "none": Policy(),
-    "qdq-u8s8": Policy("static", _PRODUCTS, methods=("minmax", "percentile")),
-    "qdq-u8s7": Policy("static", _PRODUCTS, True, methods=("minmax", "percentile")),
-    "dynamic-matmul": Policy("dynamic", ("MatMul", "Gemm")),
-    "dynamic-matmul-s7": Policy("dynamic", ("MatMul", "Gemm"), True),
+    "weights": Policy("weights", _PRODUCTS),
+    **_SCOPES,
+    **{f"{name}-s7": replace(policy, reduce_range=True) for name, policy in _SCOPES.items()},
 }
+"""What is quantised, and how; ``-s7`` for processors that would overflow."""
 
-_CALIBRATION: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "minmax": ("MinMax", {}),
-    "percentile": ("Percentile", {"CalibPercentile": 99.99}),
-}
+_ROWS: tuple[tuple[str, str, str, int], ...] = (
+    ("ort-fp32", "fp32", "none", 1),
+    ("ort-int8", "int8", "products", 1),
+    ("ort-int8-dynamic", "int8", "dynamic", 1),
+    ("ort-int8-linear", "int8", "linear", 1),
+    ("ort-int8-conv", "int8", "conv", 1),
+    ("ort-int8-weights", "int8", "weights", 1),
+    ("ort-int8-matmul", "int8", "matmul", 3),
+    ("ort-int8-integer", "int8", "integer", 3),
+    ("ort-int8-all", "int8", "all", 3),
+)
+"""Identity, precision, policy, tier (see `edgekd.backends.base.Candidate`)."""
 
 
 class OnnxRuntime:
@@ -82,18 +103,17 @@ class OnnxRuntime:
         return f"{' and '.join(lacking)} not installed" if lacking else None
 
     def candidates(self, precisions: Sequence[str], isa: Sequence[str]) -> list[Candidate]:
-        """Return float32, static int8 and dynamic int8, as far as the target allows."""
+        """Return the rows that the target allows."""
         saturates = "avx2" in isa and not any(name.endswith("vnni") for name in isa)
-        rows = [
-            ("ort-fp32", "fp32", "none"),
-            ("ort-int8", "int8", "qdq-u8s7" if saturates else "qdq-u8s8"),
-            ("ort-int8-dynamic", "int8", "dynamic-matmul-s7" if saturates else "dynamic-matmul"),
-        ]
-        return [
-            Candidate(label, self.name, "onnxruntime", precision, policy, _options(policy))
-            for label, precision, policy in rows
-            if precision in precisions
-        ]
+        found = []
+        for label, precision, policy, tier in _ROWS:
+            if precision not in precisions:
+                continue
+            name = f"{policy}-s7" if saturates and policy in _SCOPES else policy
+            kind = POLICIES[name].kind
+            row = Candidate(label, self.name, "onnxruntime", precision, name, _options(kind))
+            found.append(replace(row, tier=tier, prepared=kind == "static"))
+        return found
 
     def build(
         self,
@@ -105,8 +125,10 @@ class OnnxRuntime:
     ) -> dict[str, Any]:
         """Make ``model.onnx``; see `edgekd.backends.base.Backend.build`."""
         require(self, "onnxruntime")
+        _check_readable(model)
         policy = POLICIES[candidate.policy]
-        policy = replace(policy, ops=tuple(_without(policy.ops, candidate.never_quantize)))
+        kept = candidate.never_quantize
+        policy = replace(policy, ops=tuple(_without(policy.ops or _all_ops(policy), kept)))
         out.mkdir(parents=True, exist_ok=True)
 
         def say(text: str) -> None:
@@ -130,13 +152,28 @@ class OnnxRuntime:
 BACKEND = OnnxRuntime()
 
 
-def _options(policy: str) -> dict[str, Json]:
+def _check_readable(model: Path) -> None:
+    import onnx
+
+    try:
+        onnx.load(str(model), load_external_data=False)
+    except Exception as error:
+        raise StageError(f"{model.name} cannot be read as ONNX: {error}", at=str(model)) from error
+
+
+def _options(kind: str) -> dict[str, Json]:
     """Return what the runtime is told on loading.
+
+    Weights in 8 bits are turned into floats once, on loading, not at every inference.
 
     A dynamic range is that of a whole batch: with more than one sample in it, a sample's outputs
     would depend on its neighbours (by 2e-3 on MobileViT), and would not be those of the device.
     """
-    return {"static_batch": 1} if POLICIES[policy].kind == "dynamic" else {}
+    options: Mapping[str, dict[str, Json]] = {
+        "dynamic": {"static_batch": 1},
+        "weights": {"fold_weights": True},
+    }
+    return options.get(kind, {})
 
 
 def _without(names: Sequence[str], dropped: Sequence[str]) -> list[str]:
@@ -176,105 +213,139 @@ def _dynamic(
 def _static(
     model: Path, policy: Policy, calibration: Mapping[str, NDArray[Any]], out: Path, say: Say
 ) -> dict[str, Any]:
-    """Quantise with every way of calibration that fits in memory; keep the most faithful."""
+    """Quantise with the ranges of every estimator; keep the most faithful."""
     samples = samples_in(calibration)
     if not samples:
         raise StageError("static quantisation needs calibration samples, found none")
+    ranges = _ranges(model, calibration, say)
     probe = {name: values[:_FIDELITY_SAMPLES] for name, values in calibration.items()}
     wanted = _outputs(model, probe)
+    spare = [] if policy.attention else _products_of_activations(model)
     fidelity: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="edgekd-ort-") as folder:
-        for method in _affordable(policy.methods, model, probe):
-            say(f"calibrating by {method}")
-            _quantise(model, policy, method, calibration, Path(folder) / f"{method}.onnx")
-            fidelity[method] = _compare(_outputs(Path(folder) / f"{method}.onnx", probe), wanted)
-        best = max(fidelity, key=lambda method: fidelity[method]["sqnr_db"])
+        for name, spans in ranges.items():
+            say(f"quantising with {name} ranges")
+            _quantise(model, policy, spans, spare, Path(folder) / f"{name}.onnx")
+            fidelity[name] = _compare(_outputs(Path(folder) / f"{name}.onnx", probe), wanted)
+        best = max(fidelity, key=lambda name: fidelity[name]["sqnr_db"])
         shutil.copyfile(Path(folder) / f"{best}.onnx", out)
     return {"calibration_samples": samples, "calibration": best, "fidelity": fidelity}
 
 
-_BUILDERS = {"none": _copy, "static": _static, "dynamic": _dynamic}
+def _ranges(
+    model: Path, calibration: Mapping[str, NDArray[Any]], say: Say
+) -> Mapping[str, Mapping[str, Span]]:
+    """Return the ranges beside a prepared model, or measure them."""
+    beside = model.with_name("ranges.json")
+    if beside.is_file():
+        return load_ranges(beside)
+    return measure_ranges(model, calibration, say=say)
+
+
+def _weights(
+    model: Path, policy: Policy, calibration: Mapping[str, NDArray[Any]], out: Path, say: Say
+) -> dict[str, Any]:
+    """Store weights in 8 bits per channel; the network computes in float."""
+    import onnx
+
+    proto = onnx.load(str(model))
+    graph = proto.graph
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    done: set[str] = set()
+    for node in list(graph.node):
+        name = node.input[1] if node.op_type in policy.ops and len(node.input) > 1 else ""
+        if name in held and name not in done and _compress(graph, held[name], str(node.op_type)):
+            done.add(name)
+    if not done:
+        raise StageError("there are no weights to compress", at=str(model))
+    onnx.save(proto, str(out))
+    _tidy(out)
+    return {}
+
+
+def _compress(graph: Any, tensor: Any, kind: str) -> bool:
+    """Replace a weight by int8 and a DequantizeLinear; small ones are not worth it."""
+    import onnx
+
+    values = onnx.numpy_helper.to_array(tensor)
+    if values.dtype != np.float32 or values.ndim < 2 or values.size < _SMALL:
+        return False
+    axis = 0 if kind == "Conv" else values.ndim - 1
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    scale = np.maximum(np.abs(values).max(axis=others, keepdims=True) / 127, 1e-12)
+    scale = scale.astype(np.float32)
+    stored = np.clip(np.round(values / scale), -127, 127).astype(np.int8)
+    name = str(tensor.name)
+    parts = {"q": stored, "scale": scale.reshape(-1), "zero": np.zeros(scale.size, np.int8)}
+    made = [onnx.numpy_helper.from_array(v, f"{name}_{part}") for part, v in parts.items()]
+    graph.initializer.remove(tensor)
+    graph.initializer.extend(made)
+    names = [f"{name}_{part}" for part in parts]
+    graph.node.insert(
+        0, onnx.helper.make_node("DequantizeLinear", names, [name], f"{name}_dq", axis=axis)
+    )
+    return True
+
+
+_BUILDERS = {"none": _copy, "static": _static, "dynamic": _dynamic, "weights": _weights}
 
 
 def _quantise(
-    model: Path, policy: Policy, method: str, feeds: Mapping[str, NDArray[Any]], out: Path
+    model: Path,
+    policy: Policy,
+    spans: Mapping[str, Span],
+    spare: Sequence[str],
+    out: Path,
 ) -> None:
-    calibrate, extra = _CALIBRATION[method]
+    """Run ONNX Runtime's quantiser on ranges that are already known."""
+    import onnx
+
+    proto = onnx.shape_inference.infer_shapes(onnx.load(str(model)))
     with _toolchain("quantisation") as quantization:
-        reader = _Reader(feeds, _fixed_batch(model))
-        quantization.quantize_static(
-            str(model),
-            str(out),
-            reader,
-            quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=list(policy.ops),
-            per_channel=True,
-            reduce_range=policy.reduce_range,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            calibrate_method=getattr(quantization.CalibrationMethod, calibrate),
-            calibration_providers=["CPUExecutionProvider"],
-            extra_options={"CalibStridedMinMax": 1, **extra},
+        from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+        from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+        from onnxruntime.quantization.quant_utils import QuantizationMode
+
+        known = TensorsData(
+            CalibrationMethod.MinMax,
+            {
+                name: (np.array(low, np.float32), np.array(high, np.float32))
+                for name, (low, high) in spans.items()
+            },
         )
+        common = (proto, True, policy.reduce_range)
+        types = (quantization.QuantType.QInt8, quantization.QuantType.QUInt8)
+        scope: tuple[Any, ...] = (known, [], list(spare), list(policy.ops), {})
+        if policy.integer_ops:
+            maker = ONNXQuantizer(*common, QuantizationMode.QLinearOps, True, *types, *scope)
+        else:
+            maker = QDQQuantizer(*common, *types, *scope)
+        maker.quantize_model()
+        maker.model.save_model_to_file(str(out), False)
     _tidy(out)
 
 
-class _Reader:
-    """Calibration samples in batches, as ONNX Runtime's calibrators ask for them.
+def _all_ops(policy: Policy) -> tuple[str, ...]:
+    """Return every operator type that the quantiser knows, for a policy that names none."""
+    if policy.kind != "static":
+        return ()
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    Its length counts batches and `set_range` picks some: the calibrator then folds one batch
-    after another into its ranges and holds the values of one batch only.
-    """
-
-    def __init__(self, feeds: Mapping[str, NDArray[Any]], fixed: int | None) -> None:
-        size = fixed or _BATCH
-        count = samples_in(feeds)
-        starts = range(0, max(size, count - count % size if fixed else count), size)
-        self._batches = [
-            {name: _fill(values[at : at + size], fixed) for name, values in feeds.items()}
-            for at in starts
-        ]
-        self._range = iter(range(len(self._batches)))
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        """Give these batches next."""
-        self._range = iter(range(start_index, end_index))
-
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
-        """Return the next batch; None after the last."""
-        index = next(self._range, None)
-        return None if index is None else self._batches[index]
+    return tuple(sorted({*QDQRegistry, *QLinearOpsRegistry}))
 
 
-def _fill(values: NDArray[Any], fixed: int | None) -> NDArray[Any]:
-    """Repeat samples up to a fixed batch; ranges do not change by that."""
-    if fixed is None or len(values) == fixed:
-        return np.ascontiguousarray(values)
-    return np.ascontiguousarray(values[np.arange(fixed) % len(values)])
-
-
-def _affordable(
-    methods: Sequence[str], model: Path, feeds: Mapping[str, NDArray[Any]]
-) -> list[str]:
-    """Leave histograms out where one batch of all inner values would not fit."""
-    if len(methods) > 1 and _values_per_sample(model, feeds) * 4 * _BATCH > _MEMORY_LIMIT:
-        return list(methods[:1])
-    return list(methods)
-
-
-def _values_per_sample(model: Path, feeds: Mapping[str, NDArray[Any]]) -> float:
-    """Return how many values a sample makes inside the graph, from inferred shapes."""
+def _products_of_activations(model: Path) -> list[str]:
+    """Return the names of the matrix products neither side of which is a constant."""
     import onnx
 
-    graph = onnx.shape_inference.infer_shapes(onnx.load(str(model))).graph
-    total = 0.0
-    for value in graph.value_info:
-        dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        total += float(np.prod([size or 1 for size in dims])) if dims else 0.0
-    return total / (_fixed_batch(model) or 1)
+    graph = onnx.load(str(model), load_external_data=False).graph
+    held = {tensor.name for tensor in graph.initializer}
+    return [
+        str(node.name)
+        for node in graph.node
+        if node.op_type in ("MatMul", "Gemm") and not held & set(node.input[:2])
+    ]
 
 
 def _fixed_batch(model: Path) -> int | None:
@@ -298,12 +369,21 @@ def _outputs(model: Path, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        reader = _Reader(feeds, _fixed_batch(model))
-        parts = [session.run(None, reader.get_next())[0] for _ in range(len(reader))]
+        parts = [session.run(None, batch)[0] for batch in _batches(feeds, _fixed_batch(model))]
     except Exception as error:
         raise _failed("running", error) from error
-    rows = np.concatenate(parts)
+    rows = np.concatenate(parts)[: samples_in(feeds)]
     return rows.reshape(len(rows), -1)
+
+
+def _batches(
+    feeds: Mapping[str, NDArray[Any]], fixed: int | None
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield samples a few at a time; a fixed batch is filled up with the first samples."""
+    size, count = fixed or _BATCH, samples_in(feeds)
+    for start in range(0, count, size):
+        rows = np.arange(start, start + size if fixed else min(start + size, count)) % count
+        yield {name: np.ascontiguousarray(values[rows]) for name, values in feeds.items()}
 
 
 def _compare(found: NDArray[Any], wanted: NDArray[Any]) -> dict[str, float]:

@@ -38,27 +38,54 @@ class Policy:
     """How a model is quantised.
 
     Attributes:
-        quantise: Whether NNCF runs at all.
+        method: ``none``, ``static`` (NNCF on calibration samples) or ``weights`` (stored in 8
+            bits, computed in float).
         model_type: NNCF's treatment: ``auto`` is ``transformer`` for a graph with attention.
         only: ONNX operator types that are quantised; empty for all that NNCF wants.
+        spared: ONNX operator types that are not.
+        attention: Whether products of two activations are quantised, too.
+        fast_bias_correction: False computes every layer's bias anew, layer after layer.
+        smooth_conv: SmoothQuant's exponent for convolutions; -1 leaves it to matrix products.
     """
 
-    quantise: bool = False
+    method: str = "none"
     model_type: str = "auto"
     only: tuple[str, ...] = ()
+    spared: tuple[str, ...] = ()
+    attention: bool = True
+    fast_bias_correction: bool = True
+    smooth_conv: float = -1
 
 
 POLICIES: Mapping[str, Policy] = {
     "none": Policy(),
-    "nncf": Policy(True),
-    "nncf-conv": Policy(True, "default", only=("Conv", "ConvTranspose")),
+    "weights": Policy("weights"),
+    "nncf": Policy("static"),
+    "nncf-conv": Policy("static", "default", only=("Conv", "ConvTranspose")),
+    "nncf-linear": Policy(
+        "static",
+        "transformer",
+        spared=("Softmax", "LayerNormalization", "Add", "Mul"),
+        attention=False,
+    ),
+    "nncf-default": Policy("static", "default"),
+    "nncf-smooth": Policy("static", smooth_conv=0.5),
+    "nncf-bias": Policy("static", fast_bias_correction=False),
 }
+"""What is quantised, and how."""
 
 BF16 = ("avx512_bf16", "amx_bf16")
 
 
 def _row(
-    identity: str, precision: str, policy: str, rest: str, *, exact: bool = False
+    identity: str,
+    precision: str,
+    policy: str,
+    rest: str,
+    *,
+    exact: bool = False,
+    same_as: str = "",
+    tier: int = 1,
 ) -> Candidate:
     """Return a candidate; ``rest`` is the precision of what is not quantised.
 
@@ -69,16 +96,35 @@ def _row(
     options: dict[str, Json] = {"precision": rest, "static_batch": 1}
     if exact:
         options["snippets"] = False
-    isa = BF16 if rest == "bf16" else ()
-    return Candidate(identity, "openvino", "openvino", precision, policy, options, isa)
+    return Candidate(
+        identity,
+        "openvino",
+        "openvino",
+        precision,
+        policy,
+        options,
+        BF16 if rest == "bf16" else (),
+        tier=tier,
+        prepared=POLICIES[policy].method == "static",
+        same_as=same_as,
+    )
 
 
 _ROWS: tuple[Candidate, ...] = (
     _row("ov-f32", "fp32", "none", "f32"),
-    _row("ov-f32-exact", "fp32", "none", "f32", exact=True),
+    _row("ov-f32-exact", "fp32", "none", "f32", exact=True, same_as="ov-f32"),
     _row("ov-bf16", "bf16", "none", "bf16"),
+    _row("ov-bf16-exact", "bf16", "none", "bf16", exact=True, same_as="ov-bf16"),
     _row("ov-int8", "int8", "nncf", "f32"),
+    _row("ov-int8-exact", "int8", "nncf", "f32", exact=True, same_as="ov-int8"),
+    _row("ov-int8-bf16", "int8", "nncf", "bf16", same_as="ov-int8"),
     _row("ov-int8-conv", "int8", "nncf-conv", "f32", exact=True),
+    _row("ov-int8-conv-bf16", "int8", "nncf-conv", "bf16", same_as="ov-int8-conv"),
+    _row("ov-int8-weights", "int8", "weights", "f32", exact=True, tier=3),
+    _row("ov-int8-linear", "int8", "nncf-linear", "f32", exact=True, tier=2),
+    _row("ov-int8-smooth", "int8", "nncf-smooth", "f32", tier=2),
+    _row("ov-int8-bias", "int8", "nncf-bias", "f32", tier=2),
+    _row("ov-int8-default", "int8", "nncf-default", "f32", tier=3),
 )
 
 
@@ -107,11 +153,11 @@ class OpenVino:
         """Make ``model.xml`` and ``model.bin``; see `edgekd.backends.base.Backend.build`."""
         require(self, "nncf" if not installed("nncf") else "openvino")
         policy = POLICIES[candidate.policy]
-        samples = samples_in(calibration) if policy.quantise else 0
-        if policy.quantise and not samples:
+        samples = samples_in(calibration) if policy.method == "static" else 0
+        if policy.method == "static" and not samples:
             raise StageError("static quantisation needs calibration samples, found none")
         out.mkdir(parents=True, exist_ok=True)
-        doing = "quantising with NNCF" if policy.quantise else "converting"
+        doing = "converting" if policy.method == "none" else "quantising with NNCF"
         emit(Event("progress", f"build:{candidate.id}", doing))
         facts = _in_child(model, policy, candidate, calibration, out)
         return {
@@ -139,7 +185,7 @@ def _in_child(
     """Run the worker on a request file and return what it found."""
     with tempfile.TemporaryDirectory(prefix="edgekd-ov-") as name:
         folder = Path(name)
-        feeds: dict[str, Any] = dict(calibration) if policy.quantise else {}
+        feeds: dict[str, Any] = dict(calibration) if policy.method == "static" else {}
         np.savez(folder / "calibration.npz", **feeds)
         request = {
             **asdict(policy),

@@ -43,8 +43,8 @@ def main(arguments: list[str]) -> int:
     facts: dict[str, Any] = {"quantised_ops": {}}
     total = _total_ops(model)
     known = _names(model)
-    if request["quantise"]:
-        facts = _quantise(ov, model, request)
+    if request["method"] != "none":
+        facts = _METHODS[request["method"]](model, request)
         model = facts.pop("model")
     ov.save_model(model, request["xml"], compress_to_fp16=False)
     canonicalise(Path(request["xml"]), known)
@@ -52,8 +52,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _quantise(ov: Any, model: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Run NNCF; the quantised model and the facts about it."""
+def _static(model: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Run NNCF on the calibration samples; the quantised model and the facts about it."""
     silence()
     import nncf
 
@@ -65,13 +65,18 @@ def _quantise(ov: Any, model: Any, request: Mapping[str, Any]) -> dict[str, Any]
     if model_type == "auto":
         attends = types & {"Softmax", "SoftMax", "ScaledDotProductAttention"}
         model_type = "transformer" if attends else "default"
-    ignored = _ignored(types, request["only"], request["never_quantize"])
+    never = [*request["never_quantize"], *request["spared"]]
+    ignored = _ignored(types, request["only"], never)
+    names = [] if request["attention"] else _products_of_activations(model)
+    smooth = nncf.AdvancedSmoothQuantParameters(convolution=request["smooth_conv"])
     quantised = nncf.quantize(
         model,
         nncf.Dataset(samples),
         subset_size=len(samples),
         model_type=nncf.ModelType.TRANSFORMER if model_type == "transformer" else None,
-        ignored_scope=nncf.IgnoredScope(types=ignored, validate=False) if ignored else None,
+        fast_bias_correction=request["fast_bias_correction"],
+        ignored_scope=nncf.IgnoredScope(names=names, types=ignored, validate=False),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=smooth),
     )
     return {
         "model": quantised,
@@ -79,6 +84,57 @@ def _quantise(ov: Any, model: Any, request: Mapping[str, Any]) -> dict[str, Any]
         "model_type": model_type,
         "ignored_types": ignored,
     }
+
+
+def _weights(model: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Store the weights in 8 bits."""
+    silence()
+    import nncf
+
+    types = {node.get_type_name() for node in model.get_ops()}
+    ignored = sorted(types & set(_ov_names(request["never_quantize"])))
+    compressed = nncf.compress_weights(
+        model, ignored_scope=nncf.IgnoredScope(types=ignored, validate=False)
+    )
+    return {"model": compressed, "quantised_ops": _compressed_ops(compressed)}
+
+
+_METHODS = {"static": _static, "weights": _weights}
+
+
+def _compressed_ops(model: Any) -> dict[str, int]:
+    """Count the operators whose weights are stored as integers."""
+    counts: Counter[str] = Counter()
+    for node in model.get_ops():
+        if node.get_type_name() in _NOT_OPERATORS + _UNPACKING:
+            continue
+        if any(_unpacked(port.get_source_output().get_node()) for port in node.inputs()):
+            counts[node.get_type_name()] += 1
+    return dict(sorted(counts.items()))
+
+
+_UNPACKING = ("Convert", "Subtract", "Multiply", "Reshape")
+
+
+def _unpacked(node: Any) -> bool:
+    """Tell whether a value is a constant of 8 bits, scaled."""
+    while node.get_type_name() in _UNPACKING:
+        node = node.input(0).get_source_output().get_node()
+    integers = ("i8", "u8")
+    return (
+        node.get_type_name() == "Constant" and node.get_element_type().get_type_name() in integers
+    )
+
+
+def _products_of_activations(model: Any) -> list[str]:
+    """Return the names of the products neither side of which comes from a constant alone."""
+    found = []
+    for node in model.get_ops():
+        kind = node.get_type_name()
+        sides = [port.get_source_output().get_node().get_type_name() for port in node.inputs()][:2]
+        if kind == "ScaledDotProductAttention" or (kind == "MatMul" and "Constant" not in sides):
+            found.append(str(node.get_friendly_name()))
+    return found
 
 
 def _ignored(types: set[str], only: list[str], never: list[str]) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,8 @@ def build(
 
     Args:
         spec: ``candidate``.
-        inputs: ``export``; and ``converted`` for a backend that starts from a ``.tflite``.
+        inputs: ``export``; ``calibrate`` where the candidate wants the prepared model;
+            ``converted`` for a backend that starts from a ``.tflite``.
         out: Gets the artefact.
         emit: Progress.
 
@@ -30,7 +34,7 @@ def build(
     candidate = Candidate(**spec["candidate"])
     source = inputs["export"]
     calibration = dict(np.load(source / "calibration.npz"))
-    model = source / "model.onnx"
+    model = inputs.get("calibrate", source) / "model.onnx"
     if "converted" in inputs:
         model = inputs["converted"] / "model.tflite"
     facts = backend(candidate.backend).build(model, candidate, calibration, out, emit)
@@ -47,3 +51,32 @@ def build(
     )
     artefact.save()
     return {"bytes": artefact.bytes, **facts}
+
+
+def again(
+    spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit
+) -> dict[str, Any]:
+    """Take the files of another candidate, to be run with other options.
+
+    Args:
+        spec: ``candidate``.
+        inputs: ``artefact``: the build of the other.
+        out: Gets the artefact.
+        emit: Progress.
+
+    Returns:
+        The other's facts with this one's options and precision.
+    """
+    candidate = Candidate(**spec["candidate"])
+    source = inputs["artefact"]
+    other = open_artefact(source)
+    for name in other.files:
+        shutil.copyfile(source / name, out / name)
+    artefact = replace(other, folder=out, options=candidate.options, precision=candidate.precision)
+    artefact.save()
+    facts: dict[str, Any] = json.loads((source / "facts.json").read_text())
+    return facts | {
+        "options": dict(candidate.options),
+        "precision": candidate.precision,
+        "same_as": candidate.same_as,
+    }

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgekd.errors import BudgetError, UsageError
 from edgekd.events import Emit
+from edgekd.verdict import beyond, loss_of, verdict
 
 TIE = 0.03
 """Candidates within 3 % of the fastest tie; the smaller file wins, then the name."""
@@ -22,8 +23,9 @@ def choose(
     """Rank the candidates and copy the best of each class.
 
     Args:
-        spec: ``candidates`` (ids), ``failed`` (rows of those that could not be built or run),
-            ``metric_drop``, ``pick``; ``unmeasured``: where no device
+        spec: ``candidates`` (ids), ``failed`` (rows of those that could not be built or run
+            or that the shortlist left out), ``metric_drop``, ``budget`` (``size_mib``,
+            ``peak_memory_mib``), ``pick``; ``unmeasured``: where no device
             could be measured, the target's precisions in its order of preference.
         inputs: Per candidate ``build:ID``, ``parity:ID``, ``val:ID``, ``profile:ID`` (but for a
             choice without measurement), ``check:ID`` where the backend has one; ``student``.
@@ -38,7 +40,8 @@ def choose(
         UsageError: ``pick`` names no candidate.
     """
     goal = facts(inputs["student"])["val"]
-    rows = [_row(identity, inputs, goal, spec["metric_drop"]) for identity in spec["candidates"]]
+    limits = (goal, spec["metric_drop"], spec.get("budget", {}))
+    rows = [_row(identity, inputs, *limits) for identity in spec["candidates"]]
     fit = [row for row in rows if not row["why"]]
     if not fit:
         reasons = "; ".join(f"{row['candidate']}: {row['why']}" for row in rows)
@@ -76,7 +79,11 @@ def facts(folder: Path) -> dict[str, Any]:
 
 
 def _row(
-    identity: str, inputs: Mapping[str, Path], goal: Mapping[str, Any], drop: float
+    identity: str,
+    inputs: Mapping[str, Path],
+    goal: Mapping[str, Any],
+    drop: float,
+    budget: Mapping[str, float],
 ) -> dict[str, Any]:
     built = facts(inputs[f"build:{identity}"])
     parity, val = facts(inputs[f"parity:{identity}"]), facts(inputs[f"val:{identity}"])
@@ -85,34 +92,22 @@ def _row(
     value = val["metrics"][val["primary"]]["value"]
     checked = inputs.get(f"check:{identity}")
     refused = facts(checked)["why"] if checked else []
-    best = goal["metrics"][goal["primary"]]["value"]
-    sign = 1 if goal["higher_is_better"] else -1
-    loss = sign * (best - value) / abs(best)
     return {
         "candidate": identity,
         "precision": built["precision"],
         "runtime": built["runtime"],
         "metric": value,
-        "loss": loss,
+        "loss": loss_of(val, goal),
         "cpu_ms": latency and latency["cpu_ms"]["p50"],
         "wall_ms": latency and latency["wall_ms"]["p50"],
         "bytes": built["bytes"],
         "min_cosine": parity["min_cosine"],
+        "sqnr_db": parity["sqnr_db"],
         "status": parity["status"],
-        "why": "; ".join(refused) or _why(parity, loss, drop),
+        "why": "; ".join(refused)
+        or beyond(parity)
+        or verdict(built["bytes"], val, latency, goal, drop, budget),
     }
-
-
-def _why(parity: Mapping[str, Any], loss: float, drop: float) -> str:
-    if parity["status"] != "passed":
-        return (
-            f"parity: max relative error {parity['max_rel']:.2g}, worst cosine"
-            f" {parity['min_cosine']:.4f}; limits {parity['tolerance']['max_rel']:g} and"
-            f" {parity['tolerance']['min_cosine']:g}"
-        )
-    if loss > drop:
-        return f"task metric: lost {100 * loss:.2f} %, limit {100 * drop:g} %"
-    return ""
 
 
 def rank(rows: Sequence[dict[str, Any]], by: str = "cpu_ms") -> list[dict[str, Any]]:

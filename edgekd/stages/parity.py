@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekd.artefact import Running, open_artefact
 from edgekd.compare import compare
@@ -22,6 +23,9 @@ TOLERANCE: Mapping[str, Mapping[str, float]] = {
 }
 """What a precision may do to one sample; the task metric is the gate for reduced precisions."""
 
+TIMED = 8
+QUICK: Mapping[str, Any] = {"warmup": 10, "runs": 60, "max_seconds": 6.0}
+
 
 def parity(
     spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit
@@ -36,7 +40,9 @@ def parity(
 
     Returns:
         ``max_abs``, ``max_rel`` (of the largest output), ``min_cosine``, ``n``, ``worst``,
-        ``batch``, ``tolerance``, ``status``.
+        ``sqnr_db``, ``batch``, ``quick`` (least ``cpu_ms`` and median ``wall_ms`` of a few
+        inferences in this one process: a hint, not a measurement; None where the device is
+        absent), ``tolerance``, ``status``.
 
     Raises:
         RuntimeCrash: The runtime died; nothing else is lost.
@@ -47,6 +53,7 @@ def parity(
     artefact = open_artefact(inputs["artefact"])
     with Running(artefact, on=spec["on"], by_proxy=spec["by_proxy"]) as running:
         done = running.agent.evaluate(golden, 1)
+        quick = None if spec["by_proxy"] else _quick(running, golden)
         got = next(iter(done.outputs.values()))
         effective = running.loaded.effective
     save_arrays(out / "outputs.npz", {name: got})
@@ -60,7 +67,14 @@ def parity(
     return {
         **facts,
         "batch": done.batch,
+        "quick": quick,
         "tolerance": dict(tolerance),
         "status": "passed" if good else "failed",
         "effective": effective,
     }
+
+
+def _quick(running: Running, golden: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    some = {name: values[:TIMED] for name, values in golden.items()}
+    timing = running.agent.time(some, **QUICK).summary()
+    return {"cpu_ms": timing["cpu_min_ms"], "wall_ms": timing["p50_ms"]}

@@ -6,6 +6,7 @@ import pytest
 from edgekd.backends.base import backend
 from edgekd.data.icons import icons
 from edgekd.events import silent
+from edgekd.quant.ranges import measure_ranges, save_ranges
 from edgekd.spec import Input
 
 torch = pytest.importorskip("torch")
@@ -55,18 +56,20 @@ def exported(tmp_path_factory, network, pixels, feeds):
         export_onnx(
             network,
             Input((3, 64, 64), (0.5,) * 3, (0.5,) * 3, form=form),
-            folder / f"{form}.onnx",
+            folder / form / "model.onnx",
             samples=torch.from_numpy(values),
             output_name="output",
             opset=20,
         )
-    return {form: folder / f"{form}.onnx" for form in samples}
+    return {form: folder / form / "model.onnx" for form in samples}
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory, exported, feeds):
-    """Function: candidate → (folder, facts), built once."""
+    """Function: candidate → (folder, facts), built once; ranges are measured once, too."""
     done = {}
+    model = exported["float32_nchw"]
+    save_ranges(measure_ranges(model, feeds), model.with_name("ranges.json"))
 
     def build(candidate):
         if candidate.id not in done:

@@ -30,6 +30,7 @@ OPTIONS = {
     "level": Option(str, "all", tuple(LEVELS)),
     "static_batch": Option(int, None),
     "providers": Option(list, ["CPUExecutionProvider"]),
+    "fold_weights": Option(bool, False),
 }
 DTYPES = {
     "tensor(float)": "float32",
@@ -37,6 +38,7 @@ DTYPES = {
     "tensor(double)": "float64",
     "tensor(bool)": "bool",
 }
+_NO_INTEGERS = "session.disable_quant_qdq"
 _SPINNING = "session.intra_op.allow_spinning"
 
 
@@ -46,7 +48,8 @@ def open_session(model: Path, options: Mapping[str, Any]) -> Session:
     Args:
         model: The file.
         options: ``threads`` (1), graph optimisation ``level`` (all), ``providers`` (the CPU's)
-            and ``static_batch``, which fixes a dynamic first dimension before optimisation.
+            ``static_batch``, which fixes a dynamic first dimension before optimisation, and
+            ``fold_weights`` (false), which turns weights stored in 8 bits into floats on loading.
     """
     return OrtSession(model, read_options(options, OPTIONS))
 
@@ -88,6 +91,8 @@ def _settings(model: Path, options: Mapping[str, Any]) -> Any:
     settings.graph_optimization_level = getattr(
         ort.GraphOptimizationLevel, LEVELS[options["level"]]
     )
+    if options["fold_weights"]:
+        settings.add_session_config_entry(_NO_INTEGERS, "1")
     if options["static_batch"] is not None:
         for name in _batch_symbols(model):
             settings.add_free_dimension_override_by_name(name, options["static_batch"])
@@ -138,4 +143,5 @@ def _effective(session: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         "inter_op_threads": settings.inter_op_num_threads,
         "spinning": settings.get_session_config_entry(_SPINNING) != "0",
         "static_batch": options["static_batch"],
+        "fold_weights": options["fold_weights"],
     }
