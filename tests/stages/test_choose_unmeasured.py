@@ -32,7 +32,7 @@ def inputs(tmp_path):
         val = METRIC | {"metrics": {"acc": {"value": value}}}
         found[f"build:{name}"] = step(tmp_path / name / "build", built)
         found[f"parity:{name}"] = step(
-            tmp_path / name / "parity", {"min_cosine": 1.0, "status": "passed"}
+            tmp_path / name / "parity", {"min_cosine": 1.0, "sqnr_db": 99.0, "status": "passed"}
         )
         found[f"val:{name}"] = step(tmp_path / name / "val", val)
     val = METRIC | {"metrics": {"acc": {"value": 0.80}}}
