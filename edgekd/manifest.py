@@ -460,7 +460,26 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f" parity are of this host's {_ran_in(evidence.facts('build:' + choice['picked']))};"
             " the choice among candidates is unmeasured."
         )
+    found += _floor_claim(evidence.target, next(row for row in rows if row["shipped"]))
     return [*found, *evidence.recipe.notes]
+
+
+def _floor_claim(target: Target, shipped: Mapping[str, Any]) -> Iterator[str]:
+    """The time that the device's published peaks leave, beside what was measured."""
+    macs, precision = shipped["macs"], shipped["precision"]
+    floor = None
+    if macs is not None:
+        floor = target.roofline.floor_ms(macs, shipped["file_bytes"], precision)
+    if floor is None:
+        return
+    text = (
+        f"By the published peaks of {target.name} an inference takes at least {floor:.2g} ms"
+        " (a floor, not a prediction)"
+    )
+    if "not_run" in shipped["latency"]:
+        yield f"{text}."
+    else:
+        yield f"{text}; measured: {shipped['latency']['wall_ms']['p50'] / floor:.3g} times that."
 
 
 def _reference_claims(rows: Sequence[Mapping[str, Any]], primary: str, sign: int) -> Iterator[str]:
