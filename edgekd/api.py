@@ -72,7 +72,7 @@ def compress(
     from edgekd.run import Walk
 
     walk = Walk(request.recipe, Store(store), emit, _device(device), on=on)
-    for step in steps.shared(request.recipe):
+    for step in steps.learned(request.recipe, lambda name: walk.done[name].facts):
         walk.step(step)
     bundles = []
     for one, found, (chosen, missing), place in zip(
@@ -200,7 +200,7 @@ def _listed(
     from edgekd.search import Place, planned
 
     recipe = request.recipe
-    yield from steps.shared(recipe)
+    yield from steps.learned(recipe, found)
     for one, device in zip(request.targets, devices, strict=True):
         chosen, _missing = _candidates(recipe, one, device, emit)
         yield steps.exported(recipe, one)

@@ -68,6 +68,11 @@ class Evidence:
         return dict(np.load(self.done[step].path / "units.npz"))
 
     @property
+    def undistilled(self) -> str:
+        """Why distilling was not attempted; empty where it was."""
+        return str(self.facts("distill").get("undistilled", ""))
+
+    @property
     def choice(self) -> Mapping[str, Any]:
         """What the stage ``choose`` decided."""
         return self.facts(f"choose:{self.target.name}")
@@ -112,6 +117,7 @@ def assemble(evidence: Evidence) -> dict[str, Any]:
             "tolerance": _golden_tolerance(evidence),
         },
         "claims": claims(evidence, rows),
+        **({"undistilled": why} if (why := evidence.undistilled) else {}),
         "training": {
             name: {k: evidence.facts(name)[k] for k in ("history", "epochs", "steps", "cpu_s")}
             for name in ("teacher", "control", "distill", *_baselines(evidence))
@@ -180,7 +186,8 @@ def network_rows(evidence: Evidence) -> list[dict[str, Any]]:
     teacher = evidence.recipe.teacher.label or "teacher"
     rows.append(_row(evidence, "teacher", f"{teacher} (teacher)", "teacher"))
     rows.append(_row(evidence, "control", f"{student}, from scratch (control)", "control"))
-    rows.append(_row(evidence, "distill", f"{student}, distilled (torch)", "student"))
+    how = "not distilled: the control" if evidence.undistilled else "distilled"
+    rows.append(_row(evidence, "distill", f"{student}, {how} (torch)", "student"))
     return rows
 
 
@@ -249,6 +256,8 @@ def gains(evidence: Evidence) -> dict[str, Any]:
         "student − teacher": ("distill", "teacher"),
         "shipped − student": (picked, "distill"),
     }
+    if evidence.undistilled:
+        del pairs["student − control"]
     result: dict[str, Any] = {}
     for name, (a, b) in pairs.items():
         first, second = evidence.units(f"test:{a}"), evidence.units(f"test:{b}")
@@ -432,7 +441,10 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     primary, choice = rows[-1]["primary"], evidence.choice
     gain = evidence.facts("distill")["val"]
     sign = 1 if gain["higher_is_better"] else -1
-    found = [_gain_claim(gains(evidence)["student − control"].get(primary), primary, sign)]
+    if evidence.undistilled:
+        found = [f"{evidence.undistilled} (distill='always' distils all the same)."]
+    else:
+        found = [_gain_claim(gains(evidence)["student − control"].get(primary), primary, sign)]
     by_id = {row["id"]: row for row in rows}
     student = by_id["distill"]["metrics"][primary]["value"]
     for row in rows:
@@ -442,7 +454,7 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
             found.append(f"{row['label']} beats the distilled student on {primary}.")
     ran = evidence.facts("teacher")["val"]["metrics"][primary]["value"]
     control = evidence.facts("control")["val"]["metrics"][primary]["value"]
-    if sign * (ran - control) <= 0:
+    if sign * (ran - control) <= 0 and not evidence.undistilled:
         found.append("The teacher is not better than the control on validation data.")
     found += _reference_claims(rows, primary, sign)
     found += _reduced_claims(evidence, by_id)
@@ -564,7 +576,7 @@ def _reduced_claims(evidence: Evidence, rows: Mapping[str, Mapping[str, Any]]) -
 def _inputs(evidence: Evidence) -> dict[str, Any]:
     made = evidence.facts("teacher")
     network = evidence.recipe.teacher
-    data = evidence.done["teach"].made_of
+    data = evidence.done["control"].made_of
     return {
         "data": {
             "loader": evidence.recipe.data.to,

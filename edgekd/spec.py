@@ -307,6 +307,8 @@ class Recipe:
         references: Function giving rows of the table that are no networks: ``call(data, split,
             emit)`` returns `edgekd.tasks.reference.Reference`s. They take the place of the task's
             trivial model in the table.
+        distill: ``if-better`` distils where the teacher is better than the control on validation,
+            and else ships the control and says so; ``always`` distils.
     """
 
     name: str
@@ -328,6 +330,7 @@ class Recipe:
     metric_drop: float = 0.01
     notes: tuple[str, ...] = ()
     references: Call | None = None
+    distill: Literal["if-better", "always"] = "if-better"
 
 
 def rebuild(kind: Any, value: Json) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -78,42 +78,96 @@ def base_of(recipe: Recipe) -> Path:
     return Path(recipe.file).resolve().parent if recipe.file else Path.cwd()
 
 
-def shared(recipe: Recipe) -> list[Step]:
-    """Steps that do not depend on a target: teacher, control, student, baselines, their scores."""
+def shared(recipe: Recipe, kept: Mapping[str, Json] | None = None) -> list[Step]:
+    """Steps that do not depend on a target: teacher, control, student, baselines.
+
+    Args:
+        recipe: What is asked for.
+        kept: Facts of the control, and why it takes the student's place; see `undistilled`.
+    """
     common = {"input": plain(recipe.input), "output": recipe.output, "data": plain(recipe.data)}
     files = tuple(base_of(recipe) / f for f in recipe.files)
     judged = {**common, "task": plain(recipe.task), "seed": recipe.seed}
     steps = [_teacher(recipe, judged, files)]
     alone = _alone(recipe, recipe.student, recipe.train)
-    rolls = {"teacher": "teacher"} if recipe.train.rollout else {}
+    steps.append(Step("control", stage("train"), judged | alone, {}, files, TRAINING))
+    if kept is not None:
+        steps.append(Step("distill", stage("keep"), kept, {"network": "control"}))
+    else:
+        steps += _distilled(recipe, common, judged, files)
+    for network in recipe.baselines:
+        spec = judged | _alone(recipe, network, network.train or recipe.train)
+        steps.append(Step(f"baseline:{network.label}", stage("train"), spec, {}, files, TRAINING))
+    return steps
+
+
+def learned(recipe: Recipe, found: Callable[[str], Mapping[str, Json] | None]) -> Iterator[Step]:
+    """The steps of `shared`, teacher and control first: they decide what the student is.
+
+    Args:
+        recipe: What is asked for.
+        found: Gives the facts of a step already yielded; None where it was not run, which
+            foresees a teacher that is better.
+    """
+    judges = [step for step in shared(recipe) if step.name in ("teacher", "control")]
+    yield from judges
+    facts = [fact for fact in (found(step.name) for step in judges) if fact is not None]
+    kept = undistilled(recipe, *facts) if len(facts) == len(judges) else None
+    yield from (s for s in shared(recipe, kept) if s.name not in ("teacher", "control"))
+
+
+def _distilled(
+    recipe: Recipe, common: Mapping[str, Json], judged: Mapping[str, Json], files: tuple[Path, ...]
+) -> list[Step]:
+    """The teacher's outputs, where the objective reads any, and the student."""
+    sources = {term.source for term in recipe.objective.terms if term.needs_teacher}
+    spec = {
+        **judged,
+        "network": plain(recipe.student),
+        "train": plain(recipe.train),
+        "objective": plain(recipe.objective),
+    }
+    if not sources:
+        return [Step("distill", stage("train"), spec, {}, files, TRAINING)]
     seen = {
         **common,
         "network": plain(recipe.teacher) | {"train": None},
         "train": plain(recipe.train),
         "seed": recipe.seed,
-        "inner": sorted({t.source for t in recipe.objective.terms if t.needs_teacher} - OUTER),
+        "inner": sorted(sources - OUTER),
     }
-    steps += [
+    inputs = {"teach": "teach"} | ({"teacher": "teacher"} if recipe.train.rollout else {})
+    return [
         Step("teach", stage("teach"), seen, {"teacher": "teacher"}, files, EXPORT),
-        Step("control", stage("train"), judged | alone, {}, files, TRAINING),
-        Step(
-            "distill",
-            stage("train"),
-            {
-                **judged,
-                "network": plain(recipe.student),
-                "train": plain(recipe.train),
-                "objective": plain(recipe.objective),
-            },
-            {"teach": "teach"} | rolls,
-            files,
-            TRAINING,
-        ),
+        Step("distill", stage("train"), spec, inputs, files, TRAINING),
     ]
-    for network in recipe.baselines:
-        spec = judged | _alone(recipe, network, network.train or recipe.train)
-        steps.append(Step(f"baseline:{network.label}", stage("train"), spec, {}, files, TRAINING))
-    return steps
+
+
+def undistilled(
+    recipe: Recipe, teacher: Mapping[str, Json], control: Mapping[str, Json]
+) -> dict[str, Json] | None:
+    """What the student is where distilling is not attempted; None where it is.
+
+    Args:
+        recipe: Its objective may need no teacher, or it may distil whatever the teacher is worth.
+        teacher: Facts of its step.
+        control: Facts of its step.
+
+    Returns:
+        ``facts`` of the control and ``undistilled``, a sentence.
+    """
+    asked = any(term.needs_teacher for term in recipe.objective.terms)
+    if not asked or recipe.distill == "always":
+        return None
+    name, sign = control["val"]["primary"], 1 if control["val"]["higher_is_better"] else -1
+    theirs, ours = (facts["val"]["metrics"][name]["value"] for facts in (teacher, control))
+    if sign * (theirs - ours) > 0:
+        return None
+    why = (
+        f"The teacher is not better than the control on validation data ({name} {theirs:.4g}"
+        f" against {ours:.4g}): distillation was not attempted, the student is the control"
+    )
+    return {"facts": dict(control), "undistilled": why}
 
 
 def _alone(recipe: Recipe, network: Network, train: Train) -> dict[str, Json]:

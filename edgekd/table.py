@@ -49,11 +49,13 @@ class Table:
         columns: Heads, with units.
         rows: Cells; the network that ships is marked ``►``.
         notes: Why something was not run; a cell refers to note n as ``not run [n]``.
+        remarks: What else must be known to read it.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 class Notes:
@@ -82,7 +84,8 @@ def tabulate(manifests: Manifests) -> Table:
         for row in manifest["rows"]
     ]
     heads = (*(("target",) if len(many) > 1 else ()), *cells)
-    return Table(heads, tuple(lines), tuple(notes.texts))
+    remarks = dict.fromkeys(f"{m['undistilled']}." for m in many if "undistilled" in m)
+    return Table(heads, tuple(lines), tuple(notes.texts), tuple(remarks))
 
 
 def columns(manifests: Manifests) -> list[str]:
@@ -306,4 +309,4 @@ def _piped(cells: Iterable[str]) -> str:
 def _footnotes(table: Table) -> list[str]:
     notes = list(starmap("[{}] {}".format, enumerate(table.notes, start=1)))
     ships = any(cell.startswith(SHIPS) for row in table.rows for cell in row)
-    return [*([f"{SHIPS}ships"] if ships else []), *notes]
+    return [*([f"{SHIPS}ships"] if ships else []), *notes, *table.remarks]

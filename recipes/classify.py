@@ -23,6 +23,7 @@ def recipe(
     size: int = 64,
     epochs: int = 30,
     objective: str = "kd",
+    distill: Literal["if-better", "always"] = "if-better",
     temperature: float = 0.0,
     seed: int = 0,
 ) -> Recipe:
@@ -39,6 +40,7 @@ def recipe(
         size: Side of the input in pixels.
         epochs: Passes over the training split.
         objective: How the student learns: a method that ``edgekd methods`` lists.
+        distill: ``if-better`` ships the control where the teacher is no better on validation.
         temperature: Of the softened logits; 0 for the method's own.
         seed: Seed of everything random.
     """
@@ -72,6 +74,7 @@ def recipe(
         ),
         quantize=Quantize(samples=32, candidates=2) if smoke else Quantize(),
         seed=seed,
+        distill=distill,
     )
 
 

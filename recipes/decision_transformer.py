@@ -44,6 +44,7 @@ def recipe(
     student: Literal["mcu", "pi"] = "mcu",
     teacher: str = "train",
     objective: Literal["none", "kd", "kd+label"] = "kd+label",
+    distill: Literal["if-better", "always"] = "if-better",
     alpha: float = 0.5,
     epochs: int = 0,
     rounds: int = -1,
@@ -80,6 +81,7 @@ def recipe(
         student: ``mcu`` is d32, 1 layer, 8 steps; ``pi`` is d64, 2 layers, 16 steps.
         teacher: ``train``, or a state dict (.pt) of the default teacher.
         objective: The student learns from labels alone, the teacher alone, or both.
+        distill: ``if-better`` ships the control where the teacher is no better on validation.
         alpha: Share of the teacher in kd+label.
         epochs: Passes over the demonstrations, for student and control alike; 0 for the preset's.
         rounds: How often the student acts and is corrected while it learns; −1 for the preset's.
@@ -141,6 +143,7 @@ def recipe(
         baselines=_baselines(train, features) if baselines and not smoke else (),
         quantize=Quantize(samples=1024, candidates=2) if smoke else Quantize(samples=512),
         seed=seed,
+        distill=distill,
     )
 
 

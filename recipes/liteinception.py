@@ -26,6 +26,7 @@ def recipe(
     recall: float = 0.9,
     temperature: float = 2.0,
     alpha: float = 0.5,
+    distill: Literal["if-better", "always"] = "if-better",
     epochs: int = 0,
     length: int = 0,
     fold: int = 0,
@@ -50,6 +51,7 @@ def recipe(
         recall: Share of the faulty flights that stage 1 must find; chooses its threshold.
         temperature: Of the softened logits.
         alpha: Share of the teacher in the loss.
+        distill: ``if-better`` ships the control where the teacher is no better on validation.
         epochs: Passes over the training flights, for student and control alike; 0 for the
             preset's.
         length: Samples a flight; 0 for the preset's. 4096 s are mean-pooled to it.
@@ -97,6 +99,7 @@ def recipe(
         objective=Objective(mode, _terms(mode, stage, alpha, temperature)),
         quantize=Quantize(samples=32, candidates=2) if smoke else Quantize(samples=256),
         seed=seed,
+        distill=distill,
         notes=_notes(channels),
     )
 

@@ -41,6 +41,7 @@ def recipe(
     teacher_size: int = 0,
     teacher_norm: Literal["half", "imagenet", "lite"] = "half",
     objective: str = "preset",
+    distill: Literal["if-better", "always"] = "if-better",
     variant: Literal["tiny", "xxs", "xs", "s", "resnet12"] = "xxs",
     size: int = 0,
     epochs: int = 0,
@@ -66,6 +67,7 @@ def recipe(
         teacher_norm: What a pixel becomes for the teacher: ``half`` is (x/255 − 0.5)/0.5.
         objective: What the student learns from: mse, ce+mse or ce+gram of the pooled features, or
             a method that ``edgekd methods`` lists; ``preset`` takes ce+mse, or mse for ``paper``.
+        distill: ``if-better`` ships the control where the teacher is no better on validation.
         variant: Size of the student; ``resnet12`` distils a 32-map ResNet-12 instead, the control
             that tells what the architecture is worth.
         size: Side of the input in pixels, a multiple of 64; 0 for the preset's.
@@ -120,6 +122,7 @@ def recipe(
         quantize=Quantize(samples=32, candidates=2) if smoke else Quantize(),
         distill_data="external" if external else "base",
         seed=seed,
+        distill=distill,
     )
 
 

@@ -20,13 +20,15 @@ def project(tmp_path_factory):
 
 def test_a_foreign_torch_teacher_reaches_a_verified_bundle(project):
     ask = (*ASK, *OWN)
-    edgekd(project, *ask, "--out", "out/a")
+    said = edgekd(project, *ask, "--out", "out/a")
     assert "passed" in edgekd(project, "verify", "out/a")
     manifest = json.loads((project / "out/a/manifest.json").read_text())
     kinds = [row["kind"] for row in manifest["rows"]]
     assert {"teacher", "control", "student", "artefact"} <= set(kinds)
     assert sum(row["shipped"] for row in manifest["rows"]) == 1
-    assert manifest["claims"]
+    assert manifest["claims"][0].startswith("The teacher is not better than the control")
+    assert "distillation was not attempted" in said
+    assert "student − control" not in manifest["gains"]
     page = (project / "out/a/report.html").read_text()
     assert "ladder" in page.lower()
     assert "http://" not in page.replace("http://www.w3.org", "")
@@ -111,6 +113,14 @@ def test_bad_requests(project, arguments, code, text):
     assert process.returncode in ((code, 2) if code == 1 else (code,))
     assert text in err
     assert "Traceback" not in err
+
+
+def test_distilling_from_a_teacher_that_is_no_better_can_be_asked_for(project):
+    ask = (*ASK, *OWN, "--set", "distill=always")
+    assert "not attempted" not in edgekd(project, *ask, "--out", "out/always")
+    manifest = json.loads((project / "out/always/manifest.json").read_text())
+    assert "student − control" in manifest["gains"]
+    assert any("teacher is not better" in claim for claim in manifest["claims"])
 
 
 def test_like_repeats_a_bundle_from_nothing(project):
