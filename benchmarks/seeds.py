@@ -2,10 +2,12 @@
 
     python benchmarks/seeds.py --recipe mobilevit --out benchmarks/results/mobilevit-seeds.json
 
-Everything is measured on the test split, each artefact in its own runtime. Two kinds of interval
-are printed and must not be confused: over the units of one training (episodes, homes, flights),
-paired, and over the seeds (Student's t), which also holds what another initialisation, another
-order of the data and other augmentations change.
+Everything is measured on the test split, each artefact in its own runtime; where the recipe has
+rules or planners to be measured against, student and artefacts are compared with them too. Three
+kinds of interval are printed and must not be confused: over the units of one training (episodes,
+homes, flights), paired; over the seeds (Student's t), which also holds what another initialisation,
+another order of the data and other augmentations change; and over both (bootstrap of seeds and
+units, each drawn with replacement).
 """
 
 from __future__ import annotations
@@ -26,11 +28,13 @@ from edgekd.discover import load_recipe, load_target
 from edgekd.events import Event
 from edgekd.run import Walk
 from edgekd.settings import parse_assignments
+from edgekd.steps import REFERENCES
 from edgekd.store import Store
 from edgekd.tasks.base import paired
 
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """Student's t, 97.5 %, by the number of seeds."""
+RESAMPLES = 2000
 
 
 def one_seed(
@@ -40,7 +44,7 @@ def one_seed(
 
     Returns:
         ``metrics`` (network → metric → value), ``pairs`` (difference → metric → interval over the
-        units), ``training_cpu_s`` and ``val``.
+        units), ``differences`` (of the primary metric, a value a unit) and ``training_cpu_s``.
     """
     recipe = load_recipe(recipe_name, {**settings, "seed": seed})
     target = load_target(target_name)
@@ -50,7 +54,7 @@ def one_seed(
         if baselines or not step.name.startswith("baseline:"):
             walk.step(step)
     names = [n for n in steps.networks(recipe) if n in walk.done]
-    wanted = {f"test:{name}" for name in names} | {"test:trivial"}
+    wanted = {f"test:{name}" for name in names} | {"test:trivial", REFERENCES}
     for step in steps.scored(recipe):
         if step.name in wanted:
             walk.step(step)
@@ -64,8 +68,7 @@ def one_seed(
 
 
 def _result(walk: Walk, names: Sequence[str], artefacts: Sequence[str]) -> dict[str, Any]:
-    units = {n: dict(np.load(walk.done[f"test:{n}"].path / "units.npz")) for n in names}
-    units |= {n: dict(np.load(walk.done[f"test:{n}"].path / "units.npz")) for n in artefacts}
+    units = {n: _units(walk, f"test:{n}") for n in (*names, *artefacts)}
     pairs = {
         "distill − control": ("distill", "control"),
         "distill − teacher": ("distill", "teacher"),
@@ -73,20 +76,41 @@ def _result(walk: Walk, names: Sequence[str], artefacts: Sequence[str]) -> dict[
     pairs |= {f"{name} − distill": (name, "distill") for name in artefacts}
     everything = ["trivial", *names, *artefacts]
     tests = {name: walk.done[f"test:{name}"].facts for name in everything}
+    for row in _references(walk):
+        tests[row["name"]] = row
+        found = _units(walk, REFERENCES)
+        mine = {n.partition(":")[2]: v for n, v in found.items() if n.startswith(row["name"] + ":")}
+        units[row["name"]] = mine
+        if not row["bound"]:
+            pairs |= {f"{n} − {row['name']}": (n, row["name"]) for n in ("distill", *artefacts)}
+    primary = tests["distill"]["primary"]
     return {
-        "primary": tests["distill"]["primary"],
+        "primary": primary,
         "metrics": {
             name: {metric: row["value"] for metric, row in facts["metrics"].items()}
             for name, facts in tests.items()
         },
         "pairs": {
-            name: {m: paired(units[a][m], units[b][m]) for m in units[a]}
+            name: {m: paired(units[a][m], units[b][m]) for m in units[a] if m in units[b]}
             for name, (a, b) in pairs.items()
+        },
+        "differences": {
+            name: units[a][primary] - units[b][primary]
+            for name, (a, b) in pairs.items()
+            if primary in units[a]
         },
         "training_cpu_s": {
             n: walk.done[n].facts["cpu_s"] for n in names if "cpu_s" in walk.done[n].facts
         },
     }
+
+
+def _units(walk: Walk, step: str) -> dict[str, Any]:
+    return dict(np.load(walk.done[step].path / "units.npz"))
+
+
+def _references(walk: Walk) -> list[Mapping[str, Any]]:
+    return walk.done[REFERENCES].facts["rows"] if REFERENCES in walk.done else []
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, float]:
@@ -96,10 +120,29 @@ def over_seeds(values: Sequence[float]) -> dict[str, float]:
     return {"value": mean, "low": mean - half, "high": mean + half, "n": len(values)}
 
 
+def over_both(values: Sequence[Any]) -> dict[str, float]:
+    """Mean over seeds and units with the percentile bootstrap's 95 % interval, both redrawn.
+
+    Args:
+        values: A row (units,) a seed, the same units in each.
+    """
+    table = np.stack(values)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, len(table), (RESAMPLES, len(table)))
+    columns = rng.integers(0, table.shape[1], (RESAMPLES, table.shape[1]))
+    means = [table[r][:, c].mean() for r, c in zip(rows, columns, strict=True)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {"value": float(table.mean()), "low": float(low), "high": float(high), "n": table.size}
+
+
 def summary(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     """Return mean and interval over the seeds of every metric and difference."""
     first, every = next(iter(runs.values())), list(runs.values())
     return {
+        "both": {
+            name: over_both([r["differences"][name] for r in every])
+            for name in first["differences"]
+        },
         "metrics": {
             name: {m: over_seeds([r["metrics"][name][m] for r in every]) for m in row}
             for name, row in first["metrics"].items()
@@ -121,16 +164,22 @@ def text(result: Mapping[str, Any]) -> str:
     for name, row in found["metrics"].items():
         each = ", ".join(f"{result['runs'][s]['metrics'][name][primary]:.4f}" for s in seeds)
         lines.append(f"| {name} | {row[primary]['value']:.4f} | {each} |")
-    lines += ["", "| difference | mean, 95 % over seeds | each seed, 95 % over units |"]
-    lines.append("| :--- | ---: | ---: |")
+    head = "| difference | mean, 95 % over seeds | 95 % over seeds and units |"
+    lines += ["", f"{head} each seed, 95 % over units |", "| :--- | ---: | ---: | ---: |"]
     for name, row in found["pairs"].items():
         each = "; ".join(_signed(result["runs"][s]["pairs"][name][primary]) for s in seeds)
-        lines.append(f"| {name} | {_signed(row[primary])} | {each} |")
+        both = _signed(found["both"][name]) if name in found["both"] else "no units"
+        lines.append(f"| {name} | {_signed(row[primary])} | {both} | {each} |")
     return "\n".join(lines)
 
 
 def _signed(row: Mapping[str, float]) -> str:
     return f"{row['value']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
+
+
+def _written(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What goes into the file: no value of every single unit."""
+    return {key: value for key, value in run.items() if key != "differences"}
 
 
 def _say(event: Event) -> None:
@@ -158,7 +207,9 @@ def main() -> None:
         result = {
             "command": " ".join(["python", "benchmarks/seeds.py", *sys.argv[1:]]),
             "primary": runs["0"]["primary"],
-            "runs": runs,
+            "runs": {
+                s: {k: v for k, v in r.items() if k != "differences"} for s, r in runs.items()
+            },
             "summary": summary({int(s): run for s, run in runs.items()}),
         }
         if asked.out:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -527,6 +528,9 @@ def _files(
         files["state.npz"] = walk.whole("distill").path / "state.npz"
         task = open_task(plain(walk.recipe.task), steps.base_of(walk.recipe))
         files |= getattr(task, "companions", dict)()
+    if "contract" in manifest:
+        text = json.dumps(manifest["contract"], indent=1, ensure_ascii=False)
+        files["contract.json"] = f"{text}\n".encode()
     exported = walk.done["export"].path
     examples = load_examples(exported / "examples.npz")
     if examples:

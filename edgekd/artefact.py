@@ -121,6 +121,24 @@ class Running(AbstractContextManager["Running"]):
         self.ran_batch = done.batch
         return next(iter(done.outputs.values()))
 
+    def drive(
+        self, loop: str, arrays: Mapping[str, NDArray[Any]], *, extra_s: float = 0.0
+    ) -> dict[str, NDArray[Any]]:
+        """Run a closed loop of `edgekd.agent.loops` around it, where it runs.
+
+        Args:
+            loop: Which.
+            arrays: What the loop starts from; it makes float samples, of which the network sees
+                its ``channels``.
+            extra_s: Seconds to wait, on top of the usual.
+        """
+        done = self.agent.drive(
+            loop, arrays, input=str(self.artefact.input["name"]),
+            channels=self.artefact.input.get("channels"), batch=self.batch, extra_s=extra_s,
+        )  # fmt: skip
+        self.ran_batch = done.batch
+        return done.arrays
+
     def feeds(self, raw: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Raw samples → what the graph takes, by name."""
         return {str(self.artefact.input["name"]): prepare(np.asarray(raw), self.artefact.input)}

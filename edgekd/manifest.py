@@ -12,10 +12,11 @@ import numpy as np
 
 from edgekd.artefact import open_artefact
 from edgekd.spec import Metric, Recipe, digest, plain
-from edgekd.steps import REFERENCES, installed
+from edgekd.steps import REFERENCES, base_of, installed
 from edgekd.store import Entry
 from edgekd.target import Target
 from edgekd.tasks.base import paired
+from edgekd.tasks.open import open_task
 from edgekd.version import __version__
 
 LEAK = (
@@ -103,6 +104,7 @@ def assemble(evidence: Evidence) -> dict[str, Any]:
             if row["candidate"] != choice["picked"]
         ],
         "state": _state(evidence),
+        **({"contract": contract} if (contract := _contract(evidence)) else {}),
         "rows": rows,
         "gains": gains(evidence),
         "parity": parities(evidence),
@@ -620,6 +622,16 @@ def _state(evidence: Evidence) -> dict[str, Any] | None:
     with np.load(evidence.done["distill"].path / "state.npz") as state:
         names = list(state.files)
     return {"file": "state.npz", "arrays": names} if names else None
+
+
+def _contract(evidence: Evidence) -> dict[str, Any] | None:
+    """What a device must do around the network, for a task that says so."""
+    task = open_task(plain(evidence.recipe.task), base_of(evidence.recipe))
+    tell = getattr(task, "contract", None)
+    if tell is None:
+        return None
+    with np.load(evidence.done["distill"].path / "state.npz") as state:
+        return dict(tell({name: state[name] for name in state.files}))
 
 
 def _golden_tolerance(evidence: Evidence) -> dict[str, float]:

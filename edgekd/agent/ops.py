@@ -116,6 +116,31 @@ def _run(bench: Bench, request: Request) -> Result:
     return result
 
 
+def _drive(bench: Bench, request: Request) -> Result:
+    """Run a closed loop around the model: the loop asks, the model answers, no host between."""
+    from . import arrays, loops, measure
+
+    session = bench.loaded()
+    port, channels = _need(request, "input"), request.get("channels")
+    batch, spent = int(request.get("batch", 1)), {"calls": 0, "seconds": 0.0, "cpu_seconds": 0.0}
+
+    def model(window: arrays.Array) -> arrays.Array:
+        nonlocal batch
+        fed = window if channels is None else window.take(channels, axis=1)
+        outputs, made = measure.run_all(session, {port: fed}, batch)
+        batch = made["batch"]
+        spent["calls"] += 1
+        spent["seconds"] += made["seconds"]
+        spent["cpu_seconds"] += made["cpu_seconds"]
+        return next(iter(outputs.values()))
+
+    bench.fresh = False
+    given = arrays.open_arrays(_need(request, "inputs"))
+    happened = loops.rollout(_need(request, "loop"), model, given)
+    arrays.write_npz(Path(_need(request, "outputs")), happened)
+    return {"batch": batch, **spent}
+
+
 def _time(bench: Bench, request: Request) -> Result:
     from . import arrays, measure
 
@@ -169,6 +194,7 @@ OPERATIONS: dict[str, Callable[[Bench, Request], Result]] = {
     "modules": _modules,
     "load": _load,
     "run": _run,
+    "drive": _drive,
     "time": _time,
     "energy": _energy,
     "kernel": _kernel,

@@ -23,6 +23,7 @@ _WHAT = {
     "model/runner/contract.h": "names, shapes and preparation of the tensors, for the runner",
     "model/runner/golden/input.bin": "golden inputs, little-endian",
     "model/runner/golden/output.bin": "golden outputs, little-endian float32",
+    "contract.json": "battery: all that a device must do around the network, for any language",
     "controller.py": "battery: builds what the network sees and guards it; needs numpy alone",
     "enroll.py": "few-shot: learn new classes from a few examples; needs numpy alone",
 }
@@ -186,14 +187,14 @@ def _few_shot(manifest: Manifest, names: set[str]) -> list[str]:
 
 
 def _controller(manifest: Manifest, names: set[str], output: str) -> list[str]:
-    state = manifest.get("state")
-    if not state or "controller.py" not in names:
+    if not {"controller.py", "contract.json"} <= names:
         return []
     name = manifest["io"]["inputs"][0]["name"]
     return [
         "",
+        "import json",
         "from controller import Contract, Controller",
-        f'contract = Contract.of(np.load("{state["file"]}"))',
+        'contract = Contract.of(json.load(open("contract.json", encoding="utf-8")))',
         "controller = Controller(",
         f'    lambda window: golden["output:{output}"][:1],  # here the model, fed {name}=window',
         "    contract, capacity=6.4, power=5.0, charge=0.95, discharge=0.95, feed_in=0.05,",

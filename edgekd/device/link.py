@@ -113,6 +113,25 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Rollout:
+    """What happened in a closed loop, and what the model took of it.
+
+    Attributes:
+        arrays: What happened, as the loop returns it.
+        batch: The batch that was really used.
+        calls: How often the loop asked the model.
+        seconds: Wall time of the model.
+        cpu_seconds: Its processor time.
+    """
+
+    arrays: dict[str, Array]
+    batch: int
+    calls: int
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
 class Timing:
     """The latency of single inferences in one process, with the circumstances.
 
@@ -324,6 +343,52 @@ class Agent:
                 arrays = {name: archive[name] for name in archive.files}
             outputs.unlink()
         return Evaluation(outputs=arrays, **answer)
+
+    def drive(
+        self,
+        loop: str,
+        arrays: Mapping[str, Array],
+        *,
+        input: str,
+        channels: Sequence[int] | None = None,
+        batch: int = 1,
+        extra_s: float = 0.0,
+    ) -> Rollout:
+        """Run a closed loop around the loaded model, over there: one request a rollout.
+
+        Args:
+            loop: One of `edgekd.agent.loops`.
+            arrays: What it starts from.
+            input: Name of the model's input.
+            channels: Which of the axis after the batch the model sees; all by default.
+            batch: Samples at a time; a model with a fixed batch keeps its own.
+            extra_s: Seconds to wait for it, on top of the usual.
+        """
+        given, outputs = self._folder / "drive-in.npz", self._folder / "drive-out.npz"
+        _save_archive(given, arrays)
+        try:
+            there = self._place_there(outputs)
+            answer = self._ask(
+                "drive",
+                {
+                    "loop": loop,
+                    "inputs": self._place_of(given),
+                    "outputs": there,
+                    "input": input,
+                    "channels": None if channels is None else list(channels),
+                    "batch": batch,
+                },
+                doing=f"driving {loop} with {self._model_name}",
+                extra_s=extra_s,
+            )
+            if self._board is not None:
+                self._board.get(there, outputs)
+            with np.load(outputs, allow_pickle=False) as archive:
+                happened = {name: archive[name] for name in archive.files}
+        finally:
+            given.unlink(missing_ok=True)
+            outputs.unlink(missing_ok=True)
+        return Rollout(arrays=happened, **answer)
 
     def time(
         self,
@@ -583,11 +648,24 @@ def _environment(command: Sequence[str], env: Mapping[str, str]) -> dict[str, st
 
 
 def _save(path: Path, array: Array) -> None:
-    try:
+    with _room(array.nbytes):
         np.save(path, array, allow_pickle=False)
+
+
+def _save_archive(path: Path, arrays: Mapping[str, Array]) -> None:
+    keywords: dict[str, Any] = dict(arrays)
+    with _room(sum(array.nbytes for array in arrays.values())):
+        np.savez(path, **keywords)
+
+
+@contextmanager
+def _room(size: int) -> Iterator[None]:
+    """Say where to get space for inputs of ``size`` bytes when there is none."""
+    try:
+        yield
     except OSError as error:
         raise SetupError(
-            f"cannot write {array.nbytes} bytes of inputs: {error.strerror or error}",
+            f"cannot write {size} bytes of inputs: {error.strerror or error}",
             hint="set TMPDIR to a folder with more space",
         ) from error
 

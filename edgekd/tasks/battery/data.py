@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edgekd.agent.loops.battery import Contract, World, roll
 from edgekd.data.battery.embedded import NOTICE
 from edgekd.data.battery.homes import Homes
 from edgekd.data.battery.load import load_homes
@@ -22,7 +23,6 @@ from edgekd.tasks.battery.expert import (
     practise,
     rows_of,
 )
-from edgekd.tasks.battery.loop import Contract, World, roll
 from edgekd.tasks.battery.plan import idle_cost, optimum, self_consumption
 from edgekd.tasks.battery.worlds import (
     PERIOD_DAYS,

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.agent.loops.battery import Contract, Plant, World, drive, goal, roll, soft
 from edgekd.data.battery.homes import Homes
-from edgekd.tasks.battery.loop import Contract, Model, Plant, World, drive, goal, roll, soft
 from edgekd.tasks.battery.plan import (
     Planner,
     Policy,
@@ -26,6 +26,9 @@ from edgekd.tasks.battery.plan import (
     self_consumption,
 )
 from edgekd.tasks.battery.worlds import Setup, Stretch, scenarios, world_of
+
+if TYPE_CHECKING:
+    from edgekd.agent.loops.battery import Model
 
 Floats = NDArray[np.float64]
 

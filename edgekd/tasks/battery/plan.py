@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.agent.loops.battery import Plant, Record, World, bill, plant_of, rule
 from edgekd.errors import SetupError
-from edgekd.tasks.battery.loop import Plant, Record, World, bill, plant_of, rule
 
 Floats = NDArray[np.float64]
 Policy = Callable[[int, Plant], Floats]
@@ -31,7 +31,7 @@ TIE = 1e-6
 
 
 def simulate(policy: Policy, world: World) -> dict[str, NDArray[Any]]:
-    """Run a policy in closed loop; see `edgekd.tasks.battery.loop.drive` for the arrays."""
+    """Run a policy in closed loop; see `edgekd.agent.loops.battery.drive` for the arrays."""
     plant, kept, net = plant_of(world), Record(world.homes, world.steps), world.net
     for i in range(world.steps):
         action = plant.clamp(policy(i, plant))

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.agent.loops import battery as loop
+from edgekd.agent.loops.battery import Contract, World, drive, plant_of
 from edgekd.errors import DataError
 from edgekd.events import Emit, Progress, silent
 from edgekd.tasks.base import Model, Score, State, interval
-from edgekd.tasks.battery import loop, plan
+from edgekd.tasks.battery import plan
 from edgekd.tasks.battery.data import Battery, Judged
-from edgekd.tasks.battery.loop import Contract, World, drive, plant_of
 from edgekd.tasks.battery.plan import Planner, Policy, simulate
 from edgekd.tasks.reference import Reference, timed
 
@@ -27,6 +28,8 @@ PRIMARY = "score"
 TOP_UPS = (1, 2, 3, 4, 6)
 QUANTILES = ((0.05, 0.3), (0.05, 0.5), (0.2, 0.5))
 """What the price-aware rules may be set to; validation data decides."""
+SLOW_S = 0.1
+"""Seconds a decision may take on a device before it counts as hanging."""
 
 
 def closed_loop(*, target: float = 0.0) -> ClosedLoop:
@@ -63,6 +66,10 @@ class ClosedLoop:
         """The contract, as arrays: what the controller on a device must know."""
         return {name: np.asarray(value) for name, value in data.contract.plain().items()}
 
+    def contract(self, state: State) -> dict[str, Any]:
+        """All that a device must do around the network, as JSON."""
+        return Contract.of(state).document()
+
     def score(
         self, model: Model, data: Battery, split: str, state: State, emit: Emit = silent
     ) -> Score:
@@ -74,8 +81,21 @@ class ClosedLoop:
         judged: Judged = getattr(data, split)
         contract, world = Contract.of(state), judged.world
         target = np.full(world.homes, self.target) if self.target else None
-        happened = drive(_counted(model, world, split, emit), contract, world, target=target)
+        happened = _happened(model, contract, world, target, split, emit)
         return score_of(happened, judged, data.homes.money, network=True)
+
+
+def _happened(
+    model: Model, contract: Contract, world: World, target: Floats | None, split: str, emit: Emit
+) -> Mapping[str, NDArray[Any]]:
+    """Close the loop where the network runs, if it runs in an agent; else here."""
+    there = getattr(model, "drive", None)
+    if there is None:
+        return drive(_counted(model, world, split, emit), contract, world, target=target)
+    extra_s = SLOW_S * world.homes * world.steps
+    arrays = loop.asked(contract, world, target=target)
+    found: Mapping[str, NDArray[Any]] = there("battery", arrays, extra_s=extra_s)
+    return found
 
 
 def references(*, data: Battery, split: str, emit: Emit = silent) -> Iterator[Reference]:
@@ -143,7 +163,7 @@ def score_of(
     """Turn what happened into metrics, a value for each home and period.
 
     Args:
-        happened: See `edgekd.tasks.battery.loop.roll`.
+        happened: See `edgekd.agent.loops.battery.roll`.
         judged: The split.
         money: Unit of the cost.
         network: Whether to count the steps in which the rule stepped in for a network.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.agent.loops.battery import DAYS, World, forecast
 from edgekd.data.battery.homes import Homes
 from edgekd.errors import DataError, RecipeError
-from edgekd.tasks.battery.loop import DAYS, World, forecast
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ class Setup:
         standby: kW that the inverter takes.
         feed_in: Money per kWh exported.
         horizon: Steps of known prices and forecast net load.
-        information: See `edgekd.tasks.battery.loop.Contract`.
+        information: See `edgekd.agent.loops.battery.Contract`.
     """
 
     capacity: float = 6.4

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekd.tasks.battery.loop import (
+from edgekd.agent.loops.battery import (
     Contract,
     Controller,
     Ledger,

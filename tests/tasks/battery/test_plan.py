@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edgekd.agent.loops.battery import Plant, bill
 from edgekd.tasks.battery import plan
-from edgekd.tasks.battery.loop import Plant, bill
 from edgekd.tasks.battery.plan import (
     Planner,
     Whole,

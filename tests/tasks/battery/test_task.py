@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edgekd.agent.loops.battery import Contract, drive
 from edgekd.errors import DataError
 from edgekd.tasks.battery import data as battery_data
 from edgekd.tasks.battery.data import battery, rollout
 from edgekd.tasks.battery.expert import generous, returns
-from edgekd.tasks.battery.loop import Contract, drive
 from edgekd.tasks.battery.plan import Planner, simulate
 from edgekd.tasks.battery.task import closed_loop, price_rule, references, score_of
 

@@ -17,13 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
-Model = Callable[[Array], Array]
-"""(homes, window, features) float32 → (homes, …): the last number of a row is the action."""
+if TYPE_CHECKING:  # numpy 1.21, which JetPack 6 has, cannot subscript its arrays
+    Array = np.ndarray[Any, Any]
+    Model = Callable[[Array], Array]
+    """(homes, window, features) float32 → (homes, …): the last number of a row is the action."""
+    Choice = Callable[[int, "Plant", Array], tuple[Array, Array, Array]]
+    """(step, plant, window) → actions within the limits, outputs, which homes fell back."""
 
 DAYS = 7
 """Days that the forecast averages over."""
@@ -67,35 +70,121 @@ class Contract:
         return round(24 / self.hours)
 
     def layout(self) -> list[dict[str, Any]]:
-        """Return what each number of a step is: place, name, unit, scaling."""
+        """Return what each number of a step is; `observe` builds the step from this and no more.
+
+        A field's numbers are ``function(scale · (value − minus) / over + add)``; ``over`` and
+        ``minus`` name a property of the battery or of this contract, or are a number.
+        """
         h = self.horizon
-        soft = "x / (1 + |x|)"
+        turn = 2 * np.pi
         return [
-            _field(0, 1, "action of the step before", "kWh", "action / power"),
-            _field(1, 1, "return to go until midnight", "money",
-                   f"{soft} of money / (capacity · price_mean)"),
-            _field(2, 1, "state of energy", "kWh", "2 · soe / capacity − 1"),
-            _field(3, 1, "net load of this step", "kWh", f"{soft} of net / power"),
-            _field(4, h - 1, "net load of the next steps, forecast", "kWh",
-                   f"{soft} of net / power"),
-            _field(3 + h, h, "import price of this step and the next", "money per kWh",
-                   f"{soft} of (price − price_mean) / price_std"),
-            _field(3 + 2 * h, 1, "time of day", "turn", "sin(2π · time)"),
-            _field(4 + 2 * h, 1, "time of day", "turn", "cos(2π · time)"),
+            _field(0, 1, "before", "action of the step before", "kWh", over="power"),
+            _field(1, 1, "to_go", "return to go until midnight", "capacity · price_mean money",
+                   function="soft"),
+            _field(2, 1, "soe", "state of energy", "kWh", scale=2.0, over="capacity", add=-1.0),
+            _field(3, h, "net", "load − generation: of this step measured, of the next forecast",
+                   "kWh a step", over="power", function="soft"),
+            _field(3 + h, h, "price", "import price of this step and the next", "money per kWh",
+                   minus="price_mean", over="price_std", function="soft"),
+            _field(3 + 2 * h, 1, "time", "share of the day at the step's start", "day",
+                   scale=turn, function="sin"),
+            _field(4 + 2 * h, 1, "time", "share of the day at the step's start", "day",
+                   scale=turn, function="cos"),
         ]  # fmt: skip
 
     def plain(self) -> dict[str, Any]:
-        """Return the contract as JSON."""
+        """Return the settings as JSON."""
         return asdict(self)
 
+    def document(self) -> dict[str, Any]:
+        """Return as JSON all that a device must do, for who writes it in another language."""
+        return {
+            "version": VERSION,
+            "settings": self.plain(),
+            "buffer": {
+                "steps": self.window,
+                "features": self.features,
+                "dtype": "float32",
+                "order": "the newest step last",
+                "start": "the first step fills all places",
+            },
+            "layout": self.layout(),
+            "functions": {"linear": "x", "soft": "x / (1 + |x|)", "sin": "sin x", "cos": "cos x"},
+            "battery": {
+                "capacity": "kWh",
+                "power": "kWh a step, charging and discharging",
+                "charge": "efficiency of charging",
+                "discharge": "efficiency of discharging",
+                "standby": "kWh a step",
+                "feed_in": "money per kWh",
+            },
+            "forecast": {
+                "information": self.information,
+                "days": DAYS,
+                "steps_a_day": self.day,
+                "mean7": "mean of the same step of the last days, as many as are known, else 0",
+            },
+            "return_to_go": {
+                "unit": "capacity · price_mean money",
+                "at_midnight_and_at_the_start": self.target,
+                "after_each_step": "to_go − (bill(net) − bill(grid)) / (capacity · price_mean)",
+                "grid": "net + action + standby",
+                "bill": "energy · price above 0, energy · feed_in below 0",
+            },
+            "output": {
+                "which": "the last number",
+                "meaning": "deviation from the self-consumption rule in units of 2 · power",
+                "counts_as_0": f"not finite, or smaller than {self.deadband:g} in size",
+                "limits": [-1.0, 1.0],
+            },
+            "action": {
+                "unit": "kWh a step at the battery's terminals, above 0 charges",
+                "value": "clamp(clamp(−net) + 2 · power · output)",
+                "lowest": "−min(power, soe · discharge)",
+                "highest": "min(power, (capacity − soe) / charge)",
+                "soe": "soe + action · charge above 0, soe + action / discharge below 0",
+            },
+        }
+
     @classmethod
-    def of(cls, arrays: Mapping[str, Array]) -> Contract:
-        """Read the contract from ``state.npz``."""
-        return cls(**{name: arrays[name].item() for name in cls.__dataclass_fields__})
+    def of(cls, source: Mapping[str, Any]) -> Contract:
+        """Read a contract: `document`'s JSON (``contract.json``), or ``state.npz``.
+
+        Raises:
+            ValueError: The document is of another version, or describes another layout than this
+                code builds.
+        """
+        if "settings" not in source:
+            names = cls.__dataclass_fields__
+            return cls(**{name: np.asarray(source[name]).item() for name in names})
+        found = cls(**source["settings"])
+        if source["version"] != VERSION or source["layout"] != found.layout():
+            raise ValueError("this contract is of another version of the controller's code")
+        return found
 
 
-def _field(start: int, width: int, name: str, unit: str, scaling: str) -> dict[str, Any]:
-    return {"start": start, "width": width, "name": name, "unit": unit, "scaling": scaling}
+VERSION = 1
+"""Of the contract's document."""
+
+
+def _field(
+    start: int,
+    width: int,
+    name: str,
+    what: str,
+    unit: str,
+    *,
+    scale: float = 1.0,
+    minus: str | float = 0.0,
+    over: str | float = 1.0,
+    add: float = 0.0,
+    function: str = "linear",
+) -> dict[str, Any]:
+    """Numbers of a step: places, what they are, and how they are scaled."""
+    return {
+        "start": start, "width": width, "name": name, "what": what, "unit": unit, "scale": scale,
+        "minus": minus, "over": over, "add": add, "function": function,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -238,10 +327,10 @@ def observe(
     price: Array,
     time: Array,
 ) -> Array:
-    """Return the numbers of one step, each in −1…1; see `Contract.layout`.
+    """Return the numbers of one step, each in −1…1, as `Contract.layout` says.
 
     Args:
-        contract: Scaling.
+        contract: Layout and scaling.
         before: (homes,) action of the step before, kWh.
         to_go: (homes,) return to go, in units of capacity · price_mean.
         plant: State of energy and limits.
@@ -249,18 +338,33 @@ def observe(
         price: (homes, horizon) import price.
         time: (homes,) share of the day.
     """
-    power = plant.power[:, None]
-    angle = 2 * np.pi * time
-    parts = (
-        (before / plant.power)[:, None],
-        soft(to_go)[:, None],
-        (2 * plant.soe / plant.capacity - 1)[:, None],
-        soft(net / power),
-        soft((price - contract.price_mean) / contract.price_std),
-        np.sin(angle)[:, None],
-        np.cos(angle)[:, None],
-    )
+    values = {
+        "before": before, "to_go": to_go, "soe": plant.soe, "net": net, "price": price,
+        "time": time,
+    }  # fmt: skip
+    known = {
+        "power": plant.power, "capacity": plant.capacity, "price_mean": contract.price_mean,
+        "price_std": contract.price_std,
+    }  # fmt: skip
+    parts = []
+    for field in contract.layout():
+        minus, over = (_column(known.get(field[n], field[n])) for n in ("minus", "over"))
+        x = field["scale"] * (_column(values[field["name"]]) - minus) / over + field["add"]
+        parts.append(FUNCTIONS[field["function"]](x))
     return np.concatenate(parts, 1).astype(np.float32)
+
+
+def _column(value: Any) -> Any:
+    """(homes,) → (homes, 1); anything else unchanged."""
+    return value[:, None] if np.ndim(value) == 1 else value
+
+
+FUNCTIONS: Mapping[str, Callable[[Any], Any]] = {
+    "linear": lambda x: x,
+    "soft": soft,
+    "sin": np.sin,
+    "cos": np.cos,
+}
 
 
 class Windows:
@@ -332,9 +436,6 @@ class Ledger:
 
 # --- closed loop -------------------------------------------------------------------------------
 
-Choice = Callable[[int, Plant, Array], "tuple[Array, Array, Array]"]
-"""(step, plant, window) → actions within the limits, outputs, which homes fell back."""
-
 
 def drive(
     model: Model, contract: Contract, world: World, *, target: Array | None = None
@@ -393,6 +494,37 @@ def roll(
     return kept.arrays
 
 
+def rollout(model: Model, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Run `drive` from arrays to arrays: what the agent is asked for.
+
+    Args:
+        model: The network.
+        arrays: ``world:NAME`` as `World.arrays` gives them, ``contract:NAME`` of `Contract.plain`,
+            ``target`` (homes,) where others than the contract's are asked for.
+
+    Returns:
+        As `roll`, without what the network saw.
+    """
+
+    def named(prefix: str) -> dict[str, Array]:
+        found = (n for n in arrays if n.startswith(prefix))
+        return {n[len(prefix) :]: arrays[n] for n in found}
+
+    contract, world = Contract.of(named("contract:")), World.of(named("world:"))
+    happened = drive(model, contract, world, target=arrays.get("target"))
+    del happened["seen"]
+    return happened
+
+
+def asked(contract: Contract, world: World, *, target: Array | None = None) -> dict[str, Array]:
+    """Return the arrays that `rollout` starts from."""
+    found = {f"contract:{name}": np.asarray(value) for name, value in contract.plain().items()}
+    found.update({f"world:{name}": value for name, value in world.arrays().items()})
+    if target is not None:
+        found["target"] = target
+    return found
+
+
 def last(outputs: Array, homes: int) -> Array:
     """Return the last number of each row as float64: (homes,)."""
     return np.asarray(outputs, np.float64).reshape(homes, -1)[:, -1]
@@ -416,7 +548,8 @@ class Record:
 class Controller:
     """One home in the field: remembers, forecasts, asks the network, guards.
 
-        controller = Controller(run, Contract(**contract), capacity=6.4, power=5.0, …)
+        contract = Contract.of(json.load(open("contract.json")))
+        controller = Controller(run, contract, capacity=6.4, power=5.0, …)
         kwh = controller.step(net=0.8, soe=3.1, prices=[…], time=0.5)
 
     Args:
