@@ -11,7 +11,7 @@ BUILD = "edgekd.models.inception:inception"
 FAULTS = 11
 CHANNELS = 23
 # preset → (teacher's epochs, student's epochs, samples, airframes, events, maps)
-PRESETS = {"embedded": (10, 14, 512, 50, 13, 32), "smoke": (2, 2, 128, 5, 11, 8)}
+PRESETS = {"embedded": (10, 10, 256, 50, 13, 32), "smoke": (2, 2, 128, 5, 11, 8)}
 
 
 def recipe(
@@ -21,7 +21,7 @@ def recipe(
     difficulty: Literal["clear", "fleet"] = "clear",
     channels: Literal["trees15", "paper15", "all"] = "trees15",
     student: Literal["student", "lite"] = "student",
-    teacher_channels: Literal["all", "student"] = "all",
+    teacher_channels: Literal["student", "all"] = "student",
     mode: Literal["balanced", "kd", "recall-first"] = "kd",
     recall: float = 0.9,
     temperature: float = 2.0,
@@ -45,7 +45,9 @@ def recipe(
         channels: Sensors that the student sees: ``trees15`` (whose loss costs the trivial model
             most on validation), ``paper15`` (as third parties report it), or all 23.
         student: One kernel and the pooling branch, or the same with separable convolutions.
-        teacher_channels: The teacher sees all 23 sensors, or the student's.
+        teacher_channels: The teacher sees the student's sensors, or all 23. On the validation
+            flights of ``fleet`` (128 samples, one training each) the student had an AUC of 0.72
+            with ``trees15`` and of 0.69 with all.
         mode: ``balanced`` learns from labels alone, ``kd`` from labels and teacher,
             ``recall-first`` also weighs faulty flights double.
         recall: Share of the faulty flights that stage 1 must find; chooses its threshold.

@@ -129,6 +129,7 @@ def by_fold(
     target: NDArray[np.int64],
     *,
     test: int,
+    judge: int | None = None,
     stage: int,
     faults: Sequence[str],
     names: Sequence[str],
@@ -136,13 +137,14 @@ def by_fold(
     note: str = "",
     facts: Mapping[str, Any] | None = None,
 ) -> Splits:
-    """Split a set by its folds: one for the test, the next for validation, the rest trains.
+    """Split a set by its folds: one for the test, one for validation, the rest trains.
 
     Args:
         values: (flights, channels, length), raw units.
         fold: Of each flight.
         target: 0 healthy, else the number of the fault.
         test: Fold of the test.
+        judge: Fold of the validation; None for the one after the test's.
         stage: 1 tells faulty from healthy; 2 names the fault, on faulty flights only.
         faults: Names of the faults 1…
         names: Of the channels.
@@ -160,15 +162,17 @@ def by_fold(
         )
     if stage not in (1, 2):
         raise DataError(f"stage is 1 or 2, got {stage}", at="setting: stage")
-    judged = folds[(np.flatnonzero(folds == test)[0] + 1) % len(folds)]
-    side = np.where(fold == test, 2, np.where(fold == judged, 1, 0))
+    if judge is None:
+        judge = int(folds[(np.flatnonzero(folds == test)[0] + 1) % len(folds)])
+    trains = (fold != test) & (fold != judge)
+    sides = dict(zip(SPLITS, (trains, fold == judge, fold == test), strict=True))
     usable = np.ones(len(fold), bool) if stage == 1 else target > 0
     labels = (target > 0).astype(np.int64) if stage == 1 else target - 1
     classes = ("healthy", "faulty") if stage == 1 else tuple(faults)
-    mean, std = moments(values, np.flatnonzero(side == 0))
+    mean, std = moments(values, np.flatnonzero(trains))
     parts = {}
-    for number, split in enumerate(SPLITS):
-        rows = np.flatnonzero((side == number) & usable)
+    for split, side in sides.items():
+        rows = np.flatnonzero(side & usable)
         if not len(rows):
             raise DataError("there are no flights", at=f"split {split}")
         parts[split] = Series(values, rows, labels[rows], classes, tuple(names), mean, std)
