@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from edgekd import Call, Input, Network, Objective, Quantize, Recipe, Term, Train
 from edgekd.data.flight.channels import SELECTIONS, select
 
 BUILD = "edgekd.models.inception:inception"
-FAULTS = 11
+FAULTS = {"simflight": 11, "ngafid": 19}
 CHANNELS = 23
 # preset → (teacher's epochs, student's epochs, samples, airframes, events, maps)
 PRESETS = {"embedded": (10, 10, 256, 50, 13, 32), "smoke": (2, 2, 128, 5, 11, 8)}
@@ -17,6 +18,7 @@ PRESETS = {"embedded": (10, 10, 256, 50, 13, 32), "smoke": (2, 2, 128, 5, 11, 8)
 def recipe(
     *,
     preset: Literal["embedded", "smoke"] = "embedded",
+    data: str = "embedded",
     stage: Literal[1, 2] = 1,
     difficulty: Literal["clear", "fleet"] = "clear",
     channels: Literal["trees15", "paper15", "all"] = "trees15",
@@ -30,6 +32,8 @@ def recipe(
     epochs: int = 0,
     length: int = 0,
     fold: int = 0,
+    protocol: Literal["clean", "official"] = "clean",
+    random_split: bool = False,
     seed: int = 0,
 ) -> Recipe:
     """Distil a network that finds faulty flights (stage 1) or names their fault (stage 2).
@@ -39,9 +43,10 @@ def recipe(
 
     Args:
         preset: ``embedded`` computes 5,200 simulated flights; ``smoke`` is a fast check.
+        data: ``embedded``, or the folder of NGAFID's maintenance set, layout ``2days``.
         stage: 1 tells faulty from healthy, 2 names the fault of a faulty flight.
-        difficulty: ``clear``, or ``fleet``: airframes differ more, faults are fainter, and a
-            tenth of the labels say faulty where nothing shows.
+        difficulty: Of the embedded flights: ``clear``, or ``fleet``, where airframes differ more,
+            faults are fainter, and a tenth of the labels say faulty where nothing shows.
         channels: Sensors that the student sees: ``trees15`` (whose loss costs the trivial model
             most on validation), ``paper15`` (as third parties report it), or all 23.
         student: One kernel and the pooling branch, or the same with separable convolutions.
@@ -58,16 +63,22 @@ def recipe(
             preset's.
         length: Samples a flight; 0 for the preset's. 4096 s are mean-pooled to it.
         fold: Which fifth of the airframes is tested; the next one validates.
+        protocol: Of NGAFID: ``clean`` touches the tested fold once, ``official`` scales and selects
+            on it, as the public code does.
+        random_split: Draw folds where NGAFID's header has none; flatters every score.
         seed: Seed of everything random.
 
     Data:
         Nothing is needed: simflight is computed from the base flights that ship with edgekd.
+        Yours: 2days.tar.gz of doi 10.5281/zenodo.6624956, unpacked; run folds 0 to 4.
     """
-    usual, smoke = PRESETS[preset], preset == "smoke"
+    usual, smoke, embedded = PRESETS[preset], preset == "smoke", data == "embedded"
     long, seen = length or usual[2], select(channels)
     mine = Input((len(seen), 1, long), channels=seen, name="flight")
     theirs = mine if teacher_channels == "student" else Input((CHANNELS, 1, long), name="flight")
-    classes = 2 if stage == 1 else FAULTS
+    classes = 2 if stage == 1 else FAULTS["simflight" if embedded else "ngafid"]
+    folder = "" if embedded else str((Path.cwd() / data).resolve())
+    common = {"stage": stage, "length": long, "fold": fold}
     train = Train(epochs or usual[1], batch=32, lr=2e-3, weight_decay=1e-2, amp="bf16")
     sizes = {"classes": classes, "maps": usual[5]}
     names = {"student": "LiteInception 1+1", "lite": "LiteInception separable"}
@@ -75,15 +86,14 @@ def recipe(
         name="liteinception",
         data=Call(
             "edgekd.data.flight.simflight:simflight",
-            {
-                "difficulty": difficulty,
-                "stage": stage,
-                "length": long,
-                "airframes": usual[3],
-                "events": usual[4],
-                "fold": fold,
-            },
+            {**common, "difficulty": difficulty, "airframes": usual[3], "events": usual[4]},
+        )
+        if embedded
+        else Call(
+            "edgekd.data.flight.ngafid:ngafid",
+            {**common, "path": folder, "protocol": protocol, "random_split": random_split},
         ),
+        files=() if embedded else (folder,),
         input=mine,
         output="logits",
         task=_task(stage, recall),

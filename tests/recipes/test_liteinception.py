@@ -1,0 +1,54 @@
+"""What the settings of the recipe ask for; nothing is trained here."""
+
+from pathlib import Path
+
+import pytest
+
+from edgekd.data.flight.channels import CHANNELS
+from edgekd.discover import load_recipe
+from edgekd.errors import RecipeError
+
+
+def test_the_default_has_seventy_percent_fewer_parameters_than_its_teacher():
+    torch = pytest.importorskip("torch")
+    from edgekd.calls import invoke
+
+    recipe = load_recipe("liteinception", {})
+    counts, base = [], Path()
+    for network in (recipe.teacher, recipe.student):
+        made = invoke(network.build, base)
+        assert made(torch.zeros(1, *recipe.input.shape)).shape == (1, 2)
+        counts.append(sum(p.numel() for p in made.parameters()))
+    assert counts[1] <= 0.31 * counts[0]
+
+
+def test_a_selection_says_what_the_student_cannot_see():
+    recipe = load_recipe("liteinception", {"channels": "paper15"})
+    assert recipe.input.shape[0] == 15 and recipe.input.channels[0] == CHANNELS.index("volt1")
+    assert "FQtyL, FQtyR" in recipe.notes[0]
+    assert not load_recipe("liteinception", {"channels": "all"}).notes
+
+
+def test_modes_are_different_lessons():
+    def lesson(**settings):
+        return load_recipe("liteinception", settings).objective.terms
+
+    assert [t.tap for t in lesson(mode="balanced")] == ["label"]
+    assert [t.tap for t in lesson(mode="kd")] == ["label", "logits"]
+    assert lesson(mode="recall-first")[0].args == {"weights": (1.0, 2.0)}
+    assert not lesson(mode="recall-first", stage=2)[0].args
+
+
+def test_your_own_flights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("liteinception", {"data": "mine", "stage": 2, "protocol": "official"})
+    assert recipe.files == (str(tmp_path / "mine"),)
+    assert recipe.data.args["path"] == str(tmp_path / "mine")
+    assert recipe.data.args["protocol"] == "official"
+    assert recipe.student.build.args["classes"] == 19
+    assert load_recipe("liteinception", {"stage": 2}).student.build.args["classes"] == 11
+
+
+def test_a_wrong_setting_is_named():
+    with pytest.raises(RecipeError, match="chanels"):
+        load_recipe("liteinception", {"chanels": "all"})
