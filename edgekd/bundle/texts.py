@@ -25,6 +25,7 @@ _WHAT = {
     "model/runner/golden/output.bin": "golden outputs, little-endian float32",
     "contract.json": "battery: all that a device must do around the network, for any language",
     "controller.py": "battery: builds what the network sees and guards it; needs numpy alone",
+    "cascade.py": "flights: both stages as one diagnosis; needs numpy alone",
     "enroll.py": "few-shot: learn new classes from a few examples; needs numpy alone",
 }
 
@@ -168,7 +169,7 @@ def _snippet(manifest: Manifest, names: set[str]) -> str:
         run,
         f'print(np.abs(outputs - golden["output:{output}"]).max())',
     ]
-    more = _few_shot(manifest, names) + _controller(manifest, names, output)
+    more = _few_shot(manifest, names) + _controller(manifest, names, output) + _stage(names, output)
     return "\n".join(lines + more) + "\n"
 
 
@@ -201,6 +202,19 @@ def _controller(manifest: Manifest, names: set[str], output: str) -> list[str]:
         ")",
         "prices = np.full(contract.horizon, 0.3)  # of this step and the next",
         "print(controller.step(net=0.8, soe=3.1, prices=prices, time=0.5), 'kWh')",
+    ]
+
+
+def _stage(names: set[str], output: str) -> list[str]:
+    if "cascade.py" not in names:
+        return []
+    return [
+        "",
+        "from cascade import Stage",
+        'stage = Stage.open(".")  # Cascade(stage 1, stage 2, network 1, network 2) runs both',
+        "flight = np.full((len(stage.names), 4096), np.nan)  # raw units, 1 Hz, NaN: no value",
+        "print(stage.names, stage.prepare([flight]).shape)",
+        f'print(dict(zip(stage.classes, stage.shares(golden["output:{output}"])[0])))',
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from edgekd.errors import DataError
 from edgekd.events import Emit, silent
 from edgekd.tasks.base import Model, Score, State, chunks, interval, labels_of, outputs_of
-from edgekd.tasks.faults import metrics, trees
+from edgekd.tasks.faults import cascade, metrics, trees
 
 __all__ = ["Detection", "Identification", "detection", "identification"]
 
@@ -83,6 +84,10 @@ class Detection:
         details = {"classes": ["healthy", "faulty"], "confusion": confusion(found, labels, 2)}
         return Score(rows, "AUC", True, units, details)
 
+    def companions(self) -> dict[str, Path]:
+        """The driver of both stages."""
+        return {"cascade.py": Path(cascade.__file__)}
+
     def trivial(self, data: Any) -> tuple[str, Model]:
         """Extremely randomised trees."""
         return TRIVIAL, forest(data)
@@ -120,6 +125,10 @@ class Identification:
             "confusion": confusion(named, labels, classes),
         }
         return Score(rows, "macro F1", True, units, details)
+
+    def companions(self) -> dict[str, Path]:
+        """The driver of both stages."""
+        return {"cascade.py": Path(cascade.__file__)}
 
     def trivial(self, data: Any) -> tuple[str, Model]:
         """Extremely randomised trees."""
