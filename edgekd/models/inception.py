@@ -41,6 +41,50 @@ def inception(
     return InceptionTime(channels, classes, kernels, maps, depth, form == "lite", gate)
 
 
+def ensemble(
+    *,
+    members: int = 4,
+    channels: int = 23,
+    classes: int = 2,
+    form: Literal["teacher", "student", "lite"] = "student",
+    maps: int = 32,
+    depth: int = 6,
+) -> Ensemble:
+    """Build several networks whose answers are averaged, as InceptionTime is published.
+
+    Args:
+        members: How many.
+        channels: See `inception`, as all that follow.
+        classes: Width of the classifier.
+        form: Of every member.
+        maps: Feature maps a branch.
+        depth: Modules.
+    """
+    sizes = {"channels": channels, "classes": classes, "maps": maps, "depth": depth}
+    return Ensemble([inception(form=form, **sizes) for _ in range(members)])
+
+
+class Ensemble(nn.Module):
+    """Networks that learn alone and answer together; see `ensemble`.
+
+    In training each one sees its own part of a batch, so that an epoch costs what one network's
+    does, and that many times more epochs give each of them what one alone would have learnt.
+    """
+
+    def __init__(self, members: list[InceptionTime]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, 1, length) → logits (batch, classes): the mean of log shares."""
+        if self.training:
+            parts = x.tensor_split(len(self.members))
+            seen = [m(part) for m, part in zip(self.members, parts, strict=True) if len(part)]
+            return torch.cat(seen)
+        answers = [member(x).log_softmax(1) for member in self.members]
+        return torch.stack(answers).mean(0)
+
+
 class InceptionTime(nn.Module):
     """Inception modules with residuals, global mean, linear classifier; see `inception`."""
 

@@ -6,7 +6,7 @@ import torch
 
 from edgekd.graph.count import count_params
 from edgekd.graph.export import export_onnx
-from edgekd.models.inception import inception
+from edgekd.models.inception import ensemble, inception
 from edgekd.spec import Input
 
 
@@ -63,3 +63,23 @@ def test_the_gate_scales_channels():
     assert values.shape == (2, 4, 1, 1)
     assert np.all((values.detach().numpy() > 0) & (values.detach().numpy() < 1))
     assert torch.equal(model.gate(x), x * values)
+
+
+def test_an_ensemble_averages_in_use_and_shares_a_batch_in_training():
+    torch.manual_seed(0)
+    both = ensemble(members=2, channels=3, classes=3, maps=4, depth=3)
+    x = torch.randn(5, 3, 1, 32)
+    alone = [member.eval()(x).log_softmax(1) for member in both.members]
+    assert torch.allclose(both.eval()(x), (alone[0] + alone[1]) / 2, atol=1e-6)
+    both.train()
+    out = both(x)
+    assert out.shape == (5, 3)
+    out[:3].sum().backward()
+    first, second = (m.head.weight.grad for m in both.members)
+    assert first.abs().sum() > 0
+    assert second is None or not second.any()
+
+
+def test_an_ensemble_of_more_members_than_flights_still_trains():
+    model = ensemble(members=4, channels=3, maps=4, depth=3).train()
+    assert model(torch.zeros(2, 3, 1, 32)).shape == (2, 2)

@@ -14,12 +14,27 @@ def test_the_default_has_seventy_percent_fewer_parameters_than_its_teacher():
     from edgekd.calls import invoke
 
     recipe = load_recipe("liteinception", {})
-    counts, base = [], Path()
-    for network in (recipe.teacher, recipe.student):
-        made = invoke(network.build, base)
+    counts = []
+    for network in (recipe.student, recipe.teacher, *recipe.baselines):
+        made = invoke(network.build, Path()).eval()
         assert made(torch.zeros(1, *recipe.input.shape)).shape == (1, 2)
         counts.append(sum(p.numel() for p in made.parameters()))
-    assert counts[1] <= 0.31 * counts[0]
+    assert len(counts) == 3
+    assert counts[0] <= 0.31 * min(counts[1:])
+
+
+def test_every_member_of_the_teacher_learns_as_long_as_the_student():
+    recipe = load_recipe("liteinception", {"epochs": 7})
+    members = recipe.teacher.build.args["members"]
+    assert recipe.teacher.train.epochs == 7 * members
+    assert recipe.teacher.train.batch == recipe.train.batch * members
+
+
+def test_one_inception_as_the_teacher():
+    recipe = load_recipe("liteinception", {"teacher": "inception", "teacher_channels": "all"})
+    assert recipe.teacher.input.shape[0] == 23
+    assert recipe.teacher.build.args["form"] == "teacher"
+    assert not recipe.baselines
 
 
 def test_a_selection_says_what_the_student_cannot_see():
