@@ -60,8 +60,12 @@ def ensemble(
         maps: Feature maps a branch.
         depth: Modules.
     """
-    sizes = {"channels": channels, "classes": classes, "maps": maps, "depth": depth}
-    return Ensemble([inception(form=form, **sizes) for _ in range(members)])
+    return Ensemble(
+        [
+            inception(channels=channels, classes=classes, form=form, maps=maps, depth=depth)
+            for _ in range(members)
+        ]
+    )
 
 
 class Ensemble(nn.Module):

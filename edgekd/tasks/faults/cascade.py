@@ -153,6 +153,7 @@ class Cascade:
         if find.names != name.names:
             raise ValueError("the stages were made for different channels")
         self.find, self.name, self._finder, self._namer = find, name, finder, namer
+        self._threshold = find.threshold
 
     def __call__(
         self, flights: Sequence[NDArray[Any]], names: Sequence[str] | None = None
@@ -173,7 +174,7 @@ class Cascade:
         if not whole:
             return Diagnosis(np.zeros(0), np.zeros(0, bool), fault, shares, faults)
         chance = self.find.shares(self._finder(self.find.prepare(whole)))[:, 1]
-        flagged = chance >= self.find.threshold
+        flagged = chance >= self._threshold
         places = np.flatnonzero(flagged)
         if len(places):
             ready = self.name.prepare([whole[i] for i in places])
