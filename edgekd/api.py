@@ -14,7 +14,7 @@ from edgekd import steps
 from edgekd.device.fingerprint import here
 from edgekd.device.reach import reach
 from edgekd.discover import load_recipe, load_target
-from edgekd.errors import SetupError, UnbuiltError, UsageError
+from edgekd.errors import SetupError, StageError, UnbuiltError, UsageError
 from edgekd.events import Emit, Event, silent
 from edgekd.inputs import save_arrays
 from edgekd.spec import Recipe
@@ -209,6 +209,8 @@ def _listed(
             recipe, Place(one, device.absent, device.there), chosen, request.pick, found
         )
         yield from steps.measured(recipe, one, device.elsewhere)
+        for chain in steps.beside(recipe, one, chosen, device.absent, device.there):
+            yield from chain
 
 
 def bench(
@@ -482,6 +484,21 @@ def _prove(
     for identity in dict.fromkeys((choice["fp32"], choice["reduced"], choice["picked"])):
         if identity:
             walk.step(steps.tested(walk.recipe, identity, device.absent, device.there))
+    for step in steps.responded(walk.recipe, choice["picked"], device.absent, device.there):
+        walk.step(step)
+    for chain in steps.beside(walk.recipe, target, chosen, device.absent, device.there):
+        _optional(walk, chain)
+
+
+def _optional(walk: Walk, chain: Sequence[steps.Step]) -> None:
+    """Walk steps that nothing else needs; the first that fails ends the chain and is told."""
+    for step in chain:
+        try:
+            if not walk.has(step) and set(step.inputs.values()) <= set(walk.done):
+                walk.step(step)
+        except StageError as error:
+            walk.emit(Event("warning", step.name, f"{error.what}; it is left out"))
+            return
 
 
 def _bundle(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,8 @@ def assemble(evidence: Evidence) -> dict[str, Any]:
         "rows": rows,
         "gains": gains(evidence),
         "parity": parities(evidence),
+        **({"response": response} if (response := _response(evidence)) else {}),
+        **({"against_teacher": ratios} if (ratios := against_teacher(evidence)) else {}),
         "higher_is_better": evidence.facts("distill")["val"]["higher_is_better"],
         "choice": dict(choice),
         "checks": checks(evidence),
@@ -459,6 +462,9 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if sign * (ran - control) <= 0 and not evidence.undistilled:
         found.append("The teacher is not better than the control on validation data.")
     found += _reference_claims(rows, primary, sign)
+    ratios, response = against_teacher(evidence), _response(evidence)
+    found += [_teacher_claim(ratios)] if ratios and ratios["latency"] else []
+    found += [_response_claim(response)] if response else []
     found += _reduced_claims(evidence, by_id)
     if evidence.recipe.distill_data == "external":
         found.append(LEAK)
@@ -496,6 +502,70 @@ def _floor_claim(target: Target, shipped: Mapping[str, Any]) -> Iterator[str]:
         yield f"{text}; measured: {shipped['latency']['wall_ms']['p50'] / floor:.3g} times that."
 
 
+def _response(evidence: Evidence) -> dict[str, Any] | None:
+    """What ships, asked for more and for less."""
+    name = f"response:{evidence.choice['picked']}"
+    return dict(evidence.facts(name)) if name in evidence.done else None
+
+
+def _response_claim(response: Mapping[str, Any]) -> str:
+    asked = ", ".join(f"{row['asked']:g}" for row in response["rows"])
+    found = ", ".join(f"{row['value']:.3f}" for row in response["rows"])
+    values = [row["value"] for row in response["rows"]]
+    rises = all(a < b for a, b in itertools.pairwise(values))
+    verdict = "it rises with what is asked for" if rises else "it does not rise everywhere"
+    return (
+        f"Asked for {asked} of {response['asked']}, what ships reaches a {response['metric']} of"
+        f" {found}: {verdict}."
+    )
+
+
+def against_teacher(evidence: Evidence) -> dict[str, Any] | None:
+    """Teacher and student side by side: parameters, work, time in the same runtime in fp32."""
+    timed = [n for n in evidence.done if n.startswith("profile:teacher-")]
+    if not timed:
+        return None
+    teacher, student = evidence.facts("teacher"), evidence.facts("distill")
+    rows = []
+    for name in timed:
+        candidate = name.removeprefix("profile:teacher-")
+        if f"profile:{candidate}" not in evidence.done:
+            continue
+        theirs, mine = (evidence.facts(n)["latency"] for n in (name, f"profile:{candidate}"))
+        cpu = [latency["cpu_ms"]["p50"] for latency in (theirs, mine)]
+        rows.append(
+            {
+                "candidate": candidate,
+                "runtime": evidence.facts(f"build:{candidate}")["runtime"],
+                "teacher_cpu_ms": cpu[0],
+                "student_cpu_ms": cpu[1],
+                "ratio": cpu[0] / cpu[1],
+            }
+        )
+    return {
+        "params": {"teacher": teacher["params"], "student": student["params"]},
+        "macs": {"teacher": teacher["macs"], "student": student["macs"]},
+        "latency": rows,
+    }
+
+
+def _teacher_claim(ratios: Mapping[str, Any]) -> str:
+    def less(what: str) -> str:
+        return f"{100 * (1 - ratios[what]['student'] / ratios[what]['teacher']):.1f} % fewer"
+
+    names = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+    times = [
+        f"{row['teacher_cpu_ms']:.3g} → {row['student_cpu_ms']:.3g} ms in"
+        f" {names.get(row['runtime'], row['runtime'])} (1/{row['ratio']:.1f})"
+        for row in ratios["latency"]
+    ]
+    return (
+        f"Against the teacher the student has {less('params')} parameters and"
+        f" {less('macs')} multiply–accumulates; processor time an inference, both fp32:"
+        f" {', '.join(times)}."
+    )
+
+
 def _reference_claims(rows: Sequence[Mapping[str, Any]], primary: str, sign: int) -> Iterator[str]:
     """What a rule or a planner does, and costs, beside the network that ships."""
     shipped = next(row for row in rows if row["shipped"])
@@ -510,6 +580,8 @@ def _reference_claims(rows: Sequence[Mapping[str, Any]], primary: str, sign: int
             f" {row['latency']['cpu_ms']['p50']:.2g} ms of processor time a decision in numpy,"
             f" {row['file_bytes']} bytes of code"
         )
+        rss = row["latency"]["rss_mib"]
+        text += f", {rss:.0f} MiB at its peak, numpy included" if rss else ""
         text += f"; it must know {row['knows']}" if row["knows"] else ""
         if sign * (value - mine) >= 0:
             ratio = _cost_ratio(row, shipped)

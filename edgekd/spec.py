@@ -307,6 +307,9 @@ class Recipe:
         references: Function giving rows of the table that are no networks: ``call(data, split,
             emit)`` returns `edgekd.tasks.reference.Reference`s. They take the place of the task's
             trivial model in the table.
+        response: Function that asks what ships for more and for less: ``call(model, data, state,
+            emit)`` returns ``asked`` (of what), ``metric`` and ``rows`` (``asked``, ``value``).
+        time_teacher: Time the teacher too in every runtime that runs the student in fp32.
         distill: ``if-better`` distils where the teacher is better than the control on validation,
             and else ships the control and says so; ``always`` distils.
     """
@@ -330,6 +333,8 @@ class Recipe:
     metric_drop: float = 0.01
     notes: tuple[str, ...] = ()
     references: Call | None = None
+    response: Call | None = None
+    time_teacher: bool = False
     distill: Literal["if-better", "always"] = "if-better"
 
 

@@ -69,7 +69,7 @@ def stage(name: str) -> str:
     return f"edgekd.stages.{module}:{function or module}"
 
 
-_RUN = {stage("score"), stage("parity"), stage("profile")}
+_RUN = {stage("score"), stage("score.response"), stage("parity"), stage("profile")}
 """Stages that run an artefact by the agent."""
 
 
@@ -247,16 +247,64 @@ def measured(recipe: Recipe, target: Target, absent: str = "") -> list[Step]:
 
 def exported(recipe: Recipe, target: Target) -> Step:
     """The export of the student."""
-    spec = {
+    return _export(recipe, target, "export", "distill")
+
+
+def _export(recipe: Recipe, target: Target, name: str, network: str, **more: Json) -> Step:
+    spec: dict[str, Json] = {
         "input": plain(recipe.input),
         "output": recipe.output,
         "data": plain(recipe.data),
         "quantize": {"samples": recipe.quantize.samples},
         "opset": target.opset,
         "seed": recipe.seed,
+        **more,
     }
     files = tuple(base_of(recipe) / f for f in recipe.files)
-    return Step("export", stage("export"), spec, {"network": "distill"}, files, EXPORT)
+    return Step(name, stage("export"), spec, {"network": network}, files, EXPORT)
+
+
+def beside(
+    recipe: Recipe,
+    target: Target,
+    chosen: Sequence[Candidate],
+    absent: str = "",
+    there: Mapping[str, Json] | None = None,
+) -> Iterator[list[Step]]:
+    """Teacher and student timed in the same runtimes in fp32, where the recipe asks for it.
+
+    Yields:
+        The teacher's export, then a chain a runtime; one that fails is no loss to the others.
+        The last two of a chain are called ``profile:teacher-CANDIDATE`` and ``profile:CANDIDATE``.
+    """
+    if absent or target.mcu is not None or not recipe.time_teacher:
+        return
+    files = tuple(base_of(recipe) / f for f in recipe.files)
+    contract = plain(recipe.teacher.input or recipe.input)
+    yield [_export(recipe, target, "export:teacher", "teacher", input=contract)]
+    timing = {"data": plain(recipe.data), "measure": _measure(target)}
+    for candidate in chosen:
+        if candidate.precision != "fp32" or form(candidate.backend) != "onnx":
+            continue
+        packages = (*EXPORT, *_packages(candidate))
+        made = f"build:teacher-{candidate.id}"
+        build = {"candidate": plain(candidate), **_made_by(candidate.backend)}
+        yield [
+            Step(made, stage("build"), build, {"export": "export:teacher"}, (), packages),
+            *(
+                Step(
+                    f"profile:{name}",
+                    stage("profile"),
+                    timing,
+                    {"artefact": f"build:{name}"},
+                    files,
+                    packages,
+                    measured=True,
+                    there=there,
+                )
+                for name in (f"teacher-{candidate.id}", candidate.id)
+            ),
+        ]
 
 
 def candidates(
@@ -545,6 +593,21 @@ def tested(
     return Step(
         f"test:{identity}", stage("score"), spec, inputs, files, EXPORT, measured=True, there=there
     )
+
+
+def responded(
+    recipe: Recipe, identity: str, absent: str = "", there: Mapping[str, Json] | None = None
+) -> list[Step]:
+    """What ships, asked for more and for less, where the recipe says how."""
+    if recipe.response is None:
+        return []
+    spec = {"data": plain(recipe.data), "response": plain(recipe.response)}
+    spec |= {"by_proxy": bool(absent)}
+    files = tuple(base_of(recipe) / f for f in recipe.files)
+    inputs = {"artefact": f"build:{identity}", "state": "distill"}
+    name = f"response:{identity}"
+    step = stage("score.response")
+    return [Step(name, step, spec, inputs, files, EXPORT, measured=True, there=there)]
 
 
 def _packages(candidate: Candidate) -> tuple[str, ...]:

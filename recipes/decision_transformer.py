@@ -136,6 +136,8 @@ def recipe(
         output="logits",
         task=Call("edgekd.tasks.battery.task:closed_loop"),
         references=Call("edgekd.tasks.battery.task:references"),
+        response=Call("edgekd.tasks.battery.task:response"),
+        time_teacher=True,
         teacher=_teacher(teacher, usual, train, steps, features, hidden),
         student=_network(mine, features, hidden, "student"),
         train=train,

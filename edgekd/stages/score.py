@@ -45,6 +45,29 @@ def score(
     return {**result.facts(), "batch": model.ran_batch}
 
 
+def response(
+    spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit
+) -> dict[str, Any]:
+    """Ask one artefact for more and for less, on the test split.
+
+    Args:
+        spec: ``response``, ``data``, ``base``.
+        inputs: ``artefact``; ``state``: what ships beside it.
+        out: Gets nothing.
+        emit: Progress.
+
+    Returns:
+        What the recipe's function says: see `edgekd.spec.Recipe.response`.
+    """
+    base = Path(spec["base"])
+    data, state = invoke(Call(**spec["data"]), base), dict(np.load(inputs["state"] / "state.npz"))
+    artefact = open_artefact(inputs["artefact"])
+    with Running(artefact, on=spec["on"], by_proxy=spec["by_proxy"]) as model:
+        ask = Call(**spec["response"])
+        found: dict[str, Any] = invoke(ask, base, model=model, data=data, state=state, emit=emit)
+    return found
+
+
 def trivial(
     spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit
 ) -> dict[str, Any]:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgekd.agent import process
+from edgekd.errors import StageError
+from edgekd.inputs import save_arrays
 from edgekd.tasks.base import Score
 
 RUNS = 50
@@ -47,6 +57,53 @@ class Reference:
             "latency": self.latency,
             **self.score.facts(),
         }
+
+
+def timed_alone(
+    place: str, arrays: Mapping[str, Any], settings: Mapping[str, Any], *, runs: int = RUNS
+) -> dict[str, Any]:
+    """Latency and memory of one decision in a process of its own, as in a manifest's row.
+
+    Args:
+        place: ``module:function``, called with the arrays and the settings; returns what decides.
+        arrays: What it needs.
+        settings: Further keywords, JSON.
+        runs: Decisions to time, after a tenth as many to warm up.
+
+    Returns:
+        As `timed`; ``rss_mib`` is the process's peak, Python and numpy included, as for networks.
+
+    Raises:
+        StageError: The process failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "arrays.npz"
+        save_arrays(file, arrays)
+        asked = json.dumps({"place": place, "file": str(file), "settings": settings, "runs": runs})
+        program = f"from {__name__} import _alone; _alone()"
+        root = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        done = subprocess.run(
+            [sys.executable, "-c", program], input=asked, cwd=folder, capture_output=True,
+            text=True, env={**os.environ, **threads, "PYTHONPATH": path}, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        last = (done.stderr.strip() or "it said nothing").splitlines()[-1]
+        raise StageError(f"timing {place} failed: {last}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _alone() -> None:
+    """The process of `timed_alone`: one request on standard input, one answer."""
+    asked = json.loads(sys.stdin.read())
+    module, _, name = asked["place"].partition(":")
+    with np.load(asked["file"], allow_pickle=False) as archive:
+        arrays = {key: archive[key] for key in archive.files}
+    decide = getattr(importlib.import_module(module), name)(arrays, **asked["settings"])
+    found = timed(decide, runs=asked["runs"]) | {"rss_mib": process.peak_rss_mib()}
+    sys.stdout.write(json.dumps(found))
 
 
 def timed(decide: Callable[[], Any], *, runs: int = RUNS) -> dict[str, Any]:

@@ -6,7 +6,7 @@ network, with the same knowledge: the present net load, the prices ahead, the fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -97,6 +97,45 @@ def price_top_up(world: World, horizon: int, *, ahead: int = 2) -> Policy:
         return action
 
     return act
+
+
+def deciding(
+    arrays: Mapping[str, NDArray[Any]],
+    *,
+    rule: str,
+    horizon: int = 0,
+    end: float = 0.0,
+    **more: Any,
+) -> Callable[[], Any]:
+    """Return what takes one decision for one home, ready to be timed alone.
+
+    Args:
+        arrays: `World.arrays` of the home; ``scenarios`` for a plan.
+        rule: Name of a rule of this module; empty for a plan over ``horizon`` steps.
+        horizon: Steps of known prices.
+        end: See `Planner`.
+        **more: Settings of the rule.
+    """
+    given = dict(arrays)
+    scenarios = given.pop("scenarios", None)
+    world = World.of(given)
+    battery = plant_of(world)
+    if not rule:
+
+        def decide() -> Any:
+            value = np.full(world.homes, end)
+            planner = Planner(world, horizon, value, scenarios=scenarios, first=12, count=1)
+            return planner(12, battery)
+
+        return decide
+    settings = more | ({"horizon": horizon} if horizon else {})
+    policy = RULES[rule](world, **settings)
+    return lambda: battery.clamp(policy(0, battery))
+
+
+RULES: Mapping[str, Callable[..., Policy]] = {
+    one.__name__: one for one in (self_consumption, price_quantile, price_top_up)
+}
 
 
 # --- planning by dynamic programming -----------------------------------------------------------

@@ -13,21 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.agent.loops import battery as loop
-from edgekd.agent.loops.battery import Contract, World, drive, plant_of
+from edgekd.agent.loops.battery import Contract, World, drive
 from edgekd.errors import DataError
 from edgekd.events import Emit, Progress, silent
 from edgekd.tasks.base import Model, Score, State, interval
 from edgekd.tasks.battery import plan
 from edgekd.tasks.battery.data import Battery, Judged
 from edgekd.tasks.battery.plan import Planner, Policy, simulate
-from edgekd.tasks.reference import Reference, timed
+from edgekd.tasks.reference import Reference, timed_alone
 
 Floats = NDArray[np.float64]
 
 PRIMARY = "score"
+DECIDING = "edgekd.tasks.battery.plan:deciding"
 TOP_UPS = (1, 2, 3, 4, 6)
 QUANTILES = ((0.05, 0.3), (0.05, 0.5), (0.2, 0.5))
 """What the price-aware rules may be set to; validation data decides."""
+SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
+"""Of the usual return, that what ships is asked for in the report."""
 SLOW_S = 0.1
 """Seconds a decision may take on a device before it counts as hanging."""
 
@@ -98,6 +101,15 @@ def _happened(
     return found
 
 
+def response(*, model: Model, data: Battery, state: State, emit: Emit = silent) -> dict[str, Any]:
+    """Ask a network for shares of the usual return on the test split; see `edgekd.spec.Recipe`."""
+    contract, rows = Contract.of(state), []
+    for share in SHARES:
+        score = ClosedLoop(share * contract.target).score(model, data, "test", state, emit)
+        rows.append({"asked": share, **score.metrics[PRIMARY]})
+    return {"asked": "the return that it asks for by default", "metric": PRIMARY, "rows": rows}
+
+
 def references(*, data: Battery, split: str, emit: Emit = silent) -> Iterator[Reference]:
     """Give the field's rules, planners and bounds; see `edgekd.spec.Recipe.references`."""
     judged: Judged = getattr(data, split)
@@ -107,9 +119,7 @@ def references(*, data: Battery, split: str, emit: Emit = silent) -> Iterator[Re
         return Reference(name, label, score_of(simulate(policy, world), judged, money), **more)
 
     def rule(name: str, label: str, make: Callable[[World], Policy], **more: Any) -> Reference:
-        one = _one(world)
-        policy, battery = make(one), plant_of(one)
-        latency = timed(lambda: battery.clamp(policy(0, battery)))
+        latency = timed_alone(DECIDING, _one(world).arrays(), _said(make))
         return row(name, label, make(world), latency=latency, **more)
 
     yield row("idle", "no battery", lambda i, plant: np.zeros(world.homes))
@@ -228,14 +238,15 @@ def _one(world: World) -> World:
 
 def _plan_latency(judged: Judged, kind: str, horizon: int, end: Floats) -> dict[str, Any]:
     """Time planning and deciding one step of one home."""
-    one, mine = _one(judged.world), _scenarios(kind, judged)[:, :1]
-    battery = plant_of(one)
+    arrays = {**_one(judged.world).arrays(), "scenarios": _scenarios(kind, judged)[:, :1]}
+    return timed_alone(DECIDING, arrays, {"rule": "", "horizon": horizon, "end": float(end[0])})
 
-    def decide() -> Any:
-        planner = Planner(one, horizon, end[:1], scenarios=mine, first=12, count=1)
-        return planner(12, battery)
 
-    return timed(decide)
+def _said(make: Callable[[World], Policy]) -> dict[str, Any]:
+    """Name and settings of a rule, so that another process makes the same."""
+    if isinstance(make, partial):
+        return {"rule": make.func.__name__, **make.keywords}
+    return {"rule": getattr(make, "__name__", "")}
 
 
 def _source(thing: Any) -> int:
