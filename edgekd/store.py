@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -194,8 +195,14 @@ def why(first: Mapping[str, Any], second: Mapping[str, Any], at: str = "") -> st
             if inner:
                 return inner
         elif a != b:
-            return f"{place}: {json.dumps(a)} → {json.dumps(b)}"
+            return f"{place}: {_brief(a)} → {_brief(b)}"
     return ""
+
+
+def _brief(value: Any) -> str:
+    """JSON, a digest by its first digits, as `plan` shows keys."""
+    text = json.dumps(value)
+    return f"{text[1:13]}…" if re.fullmatch(r'"[0-9a-f]{64}"', text) else text
 
 
 class Digests:

@@ -112,6 +112,7 @@ def test_an_unwritable_store_says_what_to_do(tmp_path):
 
 def test_why_names_the_first_difference():
     assert why({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}}) == "b.c: 2 → 3"
+    assert why({"code": "ab" * 32}, {"code": "cd" * 32}) == "code: abababababab… → cdcdcdcdcdcd…"
     assert why(MADE, json.loads(json.dumps(MADE))) == ""
 
 
