@@ -68,6 +68,18 @@ def test_threshold_keeps_the_recall_and_no_higher_one_does(judged):
         assert (scores[labels == 1] >= higher).mean() < wanted
 
 
+def test_an_interval_over_groups_is_that_of_their_means():
+    rng = np.random.default_rng(0)
+    means = rng.normal(0, 1, 8)
+    groups = np.repeat(np.arange(8), 20)
+    alike = np.repeat(means, 20)
+    found = metrics.clustered(alike, groups)
+    wanted = 2.365 * means.std(ddof=1) / 8**0.5
+    assert found["value"] == pytest.approx(means.mean())
+    assert found["high"] - found["value"] == pytest.approx(wanted, rel=1e-6)
+    assert found["n"] == 8
+
+
 def test_temperature_undoes_a_scaling():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, (4000, 3))

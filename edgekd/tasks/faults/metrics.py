@@ -14,6 +14,7 @@ __all__ = [
     "MISSED_COST",
     "auc",
     "calibration_error",
+    "clustered",
     "f1",
     "macro_f1",
     "mcwpm",
@@ -26,6 +27,8 @@ __all__ = [
 MISSED_COST = 2.5
 """Weight of a missed fault in MCWPM (arXiv 2603.22885, as reported); a false alarm weighs 1."""
 BINS = 15
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
+"""Student's t, 97.5 %, for 1 to 12 degrees of freedom; beyond that 1.96 · (1 + 1.5 / degrees)."""
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
@@ -96,6 +99,27 @@ def _placed(values: Floats, others: Floats) -> Floats:
     high = np.searchsorted(others, values, "right")
     placed: Floats = (low + high) / (2 * len(others))
     return placed
+
+
+def clustered(values: Floats, groups: NDArray[np.int64]) -> dict[str, float]:
+    """Mean with a 95 % interval when flights of one airframe are alike.
+
+    Liang and Zeger's variance of a mean (1986), Student's t with as many degrees of freedom as
+    there are groups, less one.
+
+    Args:
+        values: One a flight; their mean is the metric.
+        groups: Airframe of each.
+    """
+    mean = float(values.mean())
+    sums = np.array([(values[groups == g] - mean).sum() for g in np.unique(groups)])
+    count = len(sums)
+    if count < 2:
+        return {"value": mean, "low": float("nan"), "high": float("nan"), "n": count}
+    error = float(np.sqrt((sums**2).sum() * count / (count - 1)) / len(values))
+    factor = T95[count - 2] if count - 1 <= len(T95) else 1.96 * (1 + 1.5 / (count - 1))
+    half = factor * error
+    return {"value": mean, "low": mean - half, "high": mean + half, "n": count}
 
 
 def threshold_for(scores: Floats, labels: Labels, wanted: float) -> float:
