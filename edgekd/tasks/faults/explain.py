@@ -104,8 +104,7 @@ def _windows(values: NDArray[Any]) -> Floats:
     """(flights, channels, 1, length) → sums over windows."""
     flights, channels, _, length = values.shape
     parts = np.asarray(values, np.float64).reshape(flights, channels, WINDOWS, length // WINDOWS)
-    summed: Floats = parts.sum(-1)
-    return summed
+    return np.asarray(parts.sum(-1), np.float64)
 
 
 def affected(truth: NDArray[np.floating], axis: int) -> NDArray[np.bool_]:
@@ -130,7 +129,7 @@ def hits(blame: Floats, moved: NDArray[np.bool_], top: int = 1) -> Floats:
         top: How many channels are named.
     """
     named = np.argsort(-blame, axis=1, kind="stable")[:, :top]
-    return np.take_along_axis(moved, named, 1).any(1).astype(np.float64)
+    return np.asarray(np.take_along_axis(moved, named, 1).any(1), np.float64)
 
 
 def overlap(blame: Floats, moved: NDArray[np.bool_]) -> Floats:
