@@ -84,7 +84,10 @@ def assemble(evidence: Evidence) -> dict[str, Any]:
     """Return the manifest (without ``files``, which the bundle fills in)."""
     recipe, choice = evidence.recipe, evidence.choice
     shipped = evidence.done[f"choose:{evidence.target.name}"].path / "shipped"
+    contract = _contract(evidence)
     rows = [*network_rows(evidence), *artefact_rows(evidence)]
+    if contract and "knows" in contract:
+        rows = [{"knows": contract["knows"], **row} for row in rows]
     return {
         "schema_version": 1,
         "name": f"{recipe.name}-{evidence.target.name}",
@@ -105,7 +108,7 @@ def assemble(evidence: Evidence) -> dict[str, Any]:
             if row["candidate"] != choice["picked"]
         ],
         "state": _state(evidence),
-        **({"contract": contract} if (contract := _contract(evidence)) else {}),
+        **({"contract": contract} if contract else {}),
         "rows": rows,
         "gains": gains(evidence),
         "parity": parities(evidence),

@@ -66,6 +66,8 @@ def render_report(
             gains=_gains(manifest),
             latencies=_latencies(manifest["rows"]),
             costs=_costs(manifest["rows"]),
+            tradeoff=_tradeoff(manifest),
+            response=_response(manifest),
             candidates=_candidates(manifest),
             parity=[_hop(hop) for hop in manifest["parity"]],
             curves=_curves(_histories(manifest) if curves is None else curves),
@@ -320,6 +322,79 @@ def _costs(rows: Sequence[Row]) -> list[dict[str, Any]]:
         ]
         charts.append({"name": title, "lines": lines})
     return [chart for chart in charts if chart["lines"]]
+
+
+def _tradeoff(manifest: Manifest) -> dict[str, Any]:
+    """Return the primary metric against processor time, and which rows no other one beats.
+
+    A row is beaten by one that takes no more time and is no worse, and better in one of both. A
+    bound knows what nobody can know, so it neither beats nor is beaten.
+    """
+    known = [row for row in manifest["rows"] if _cpu_ms(row) and _measured(_primary(row))]
+    if len({_cpu_ms(row) for row in known}) < 2:
+        return {"lines": []}
+    sign = 1 if manifest.get("higher_is_better", True) else -1
+    spots = [(_cpu_ms(row), -sign * _primary(row)["value"]) for row in known]
+    able = [s for s, row in zip(spots, known, strict=True) if row["kind"] != "bound"]
+    x = _Axis.logarithmic([cpu for cpu, _ in spots])
+    y = _Axis.linear([_primary(row)["value"] for row in known])
+    name = known[0]["primary"]
+    scale, unit = scale_of(name, _primary(known[0]))
+    lines = [
+        {
+            "number": number,
+            "label": row["label"],
+            "kind": row["kind"],
+            "shipped": row["shipped"],
+            "x": x.at(cpu),
+            "y": y.at(_primary(row)["value"]),
+            "text": metric(name, _primary(row)),
+            "cpu": f"{quantity(cpu)} ms",
+            "knows": row.get("knows") or "",
+            "front": row["kind"] != "bound"
+            and not any(a <= cpu and b <= bad and (a, b) != (cpu, bad) for a, b in able),
+        }
+        for number, (row, (cpu, bad)) in enumerate(zip(known, spots, strict=True), 1)
+    ]
+    return {
+        "name": name,
+        "lines": lines,
+        "x": [(x.at(tick), f"{tick:.6g} ms") for tick in x.ticks],
+        "y": [(y.at(tick), f"{tick * scale:.6g}{unit}") for tick in y.ticks],
+    }
+
+
+def _primary(row: Row) -> Row:
+    found: Row = row["metrics"].get(row["primary"]) or {"not_run": "no such metric"}
+    return found
+
+
+def _cpu_ms(row: Row) -> float:
+    """Processor time of an inference; 0 where none was measured."""
+    cpu: Row = row["latency"].get("cpu_ms") or {}
+    return float(cpu.get("p50") or 0.0)
+
+
+def _response(manifest: Manifest) -> dict[str, Any]:
+    """Return what ships reaches when it is asked for more and for less, on one axis."""
+    found = manifest.get("response")
+    if not found:
+        return {"lines": []}
+    axis = _Axis.linear([end for row in found["rows"] for end in _ends(row)])
+    lines = []
+    for row in found["rows"]:
+        low, high = _ends(row)
+        lines.append(
+            {
+                "label": f"{row['asked']:g}",
+                "text": metric(found["metric"], row),
+                "at": axis.at(row["value"]),
+                "from": axis.at(low),
+                "width": round(axis.at(high) - axis.at(low), 2),
+            }
+        )
+    ticks = [(axis.at(tick), f"{tick:.6g}") for tick in axis.ticks]
+    return {"asked": found["asked"], "name": found["metric"], "lines": lines, "ticks": ticks}
 
 
 def _histories(manifest: Manifest) -> dict[str, Sequence[float]]:

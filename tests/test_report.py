@@ -100,6 +100,7 @@ def test_all_parts_are_there():
         "accuracy",
         "latency",
         "cost",
+        "tradeoff",
         "ladder",
         "choice",
         "parity",
@@ -107,6 +108,48 @@ def test_all_parts_are_there():
         "provenance",
         "reproduce",
     ]
+
+
+def test_what_beats_what():
+    """Slower and worse is beaten; a bound, which cannot ship, neither beats nor is beaten."""
+    manifest = fakes.manifest()
+    template = fakes.row("teacher", manifest)
+    primary = template["primary"]
+
+    def row(label, cpu, value, kind="trivial"):
+        latency = {**template["latency"], "cpu_ms": {"p50": cpu, "min": cpu}}
+        metrics = {primary: {"value": value, "low": value, "high": value, "n": 9}}
+        more = {"label": label, "kind": kind, "latency": latency, "metrics": metrics}
+        return {**template, **more, "shipped": False, "knows": "the tariff"}
+
+    manifest["rows"] = [
+        row("rule", 0.01, 0.8), row("slow rule", 0.02, 0.7), row("net", 0.1, 0.9, "artefact"),
+        row("twin", 0.1, 0.9, "student"), row("plan", 3.0, 0.95), row("bound", 0.001, 1.0, "bound"),
+    ]  # fmt: skip
+    found = report._tradeoff(manifest)["lines"]
+    assert [line["label"] for line in found if line["front"]] == ["rule", "net", "twin", "plan"]
+    assert found[0]["x"] < found[1]["x"] < found[2]["x"] < found[4]["x"]
+    assert found[1]["y"] < found[0]["y"] < found[4]["y"] < found[5]["y"]
+    assert "the tariff" in words(manifest)
+    manifest["higher_is_better"] = False
+    worse = report._tradeoff(manifest)["lines"]
+    assert [line["label"] for line in worse if line["front"]] == ["rule", "slow rule"]
+    for row_ in manifest["rows"]:
+        row_["latency"] = {"not_run": "no device"}
+    assert "tradeoff" not in Page(render_report(manifest)).ids
+
+
+def test_more_and_less():
+    manifest = fakes.manifest()
+    rows = [
+        {"asked": share, "value": value, "low": value - 0.1, "high": value + 0.1, "n": 12}
+        for share, value in ((0.25, 0.4), (1, 0.9))
+    ]
+    manifest["response"] = {"asked": "the usual return", "metric": "score", "rows": rows}
+    assert "response" in Page(render_report(manifest)).ids
+    assert "a share of the usual return" in words(manifest)
+    first, last = report._response(manifest)["lines"]
+    assert first["at"] < last["at"] and first["label"] == "0.25"
 
 
 def test_every_claim_and_row_is_said():

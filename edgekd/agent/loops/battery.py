@@ -101,6 +101,7 @@ class Contract:
         return {
             "version": VERSION,
             "settings": self.plain(),
+            "knows": KNOWS[self.information],
             "buffer": {
                 "steps": self.window,
                 "features": self.features,
@@ -163,6 +164,12 @@ class Contract:
         return found
 
 
+KNOWS = {
+    "mean7": "tariff, 7 days of meter data",
+    "perfect": "tariff, the future load and generation",
+    "none": "tariff",
+}
+"""What a controller must know beside its own meter, by the contract's information."""
 VERSION = 1
 """Of the contract's document."""
 
