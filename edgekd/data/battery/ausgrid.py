@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekd.data.battery.homes import Floats, Homes, check
+from edgekd.data.battery.homes import MOST_KW, Floats, Homes, check
 from edgekd.data.battery.table import parse_number
 from edgekd.errors import DataError
 
@@ -133,6 +133,13 @@ def _take(meters: dict[str, Meter], cells: list[str], at: str) -> None:
         )
     values = cells[len(HEAD) : len(HEAD) + SLOTS]
     days[day] = np.array([parse_number(v, at) for v in values])
+    wrong = days[day][(days[day] < 0) | (days[day] > MOST_KW / 2)]
+    if len(wrong):
+        raise DataError(
+            f"home {customer} has {wrong[0]:g} kWh of {category} in half an hour on {day}",
+            at=at,
+            hint=f"energies are kWh a half-hour, from 0 to {MOST_KW / 2:g}; remove the home's rows",
+        )
 
 
 def _day(text: str, at: str) -> Day:

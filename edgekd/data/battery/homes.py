@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -90,13 +90,13 @@ def choose(homes: Homes, names: Iterable[str]) -> Homes:
     return replace(homes, names=tuple(wanted), load=homes.load[rows], pv=homes.pv[rows])
 
 
-def check(homes: Homes, at: str, *, first_row: int = 0) -> Homes:
+def check(homes: Homes, at: str, *, lines: Sequence[int] = ()) -> Homes:
     """Refuse what cannot be right, and return the homes unchanged.
 
     Args:
         homes: What a loader made.
         at: File or folder, for the message.
-        first_row: Line of the file that holds the first step, 0 where lines mean nothing.
+        lines: Line of the file that holds each step; empty where lines mean nothing.
 
     Raises:
         DataError: NaN, negative values, implausible magnitudes, a wrong length; home, row and
@@ -110,27 +110,31 @@ def check(homes: Homes, at: str, *, first_row: int = 0) -> Homes:
         )
     if not np.isnan(homes.price).all() and not np.isfinite(homes.price).all():
         place = int(np.argmin(np.isfinite(homes.price)))
-        raise DataError(f"the price is missing at {_time(homes, place)}", at=_at(at, place, 0))
+        raise DataError(
+            f"the price is missing at {_time(homes, place)}",
+            at=_at(at, place, lines),
+            hint="fill or cut the hours without a price; nothing is filled here",
+        )
     for what, values in (("load", homes.load), ("generation", homes.pv)):
         for name, series in zip(homes.names, values, strict=True):
-            _check_series(homes, f"{what} of home {name}", series, at, first_row)
+            _check_series(homes, f"{what} of home {name}", series, at, lines)
     return homes
 
 
-def _check_series(homes: Homes, what: str, series: Floats, at: str, row: int) -> None:
+def _check_series(homes: Homes, what: str, series: Floats, at: str, lines: Sequence[int]) -> None:
     bad = ~np.isfinite(series)
     if bad.any():
         place = int(np.argmax(bad))
         raise DataError(
             f"the {what} is not a number at {_time(homes, place)} ({int(bad.sum())} such values)",
-            at=_at(at, place, row),
+            at=_at(at, place, lines),
             hint="fill or remove the days with missing values; nothing is filled here",
         )
     if (series < 0).any():
         place = int(np.argmax(series < 0))
         raise DataError(
             f"the {what} is negative at {_time(homes, place)}: {series[place]:g} kWh",
-            at=_at(at, place, row),
+            at=_at(at, place, lines),
             hint="load and generation are both counted as positive; net values must be split",
         )
     hint = (
@@ -142,7 +146,7 @@ def _check_series(homes: Homes, what: str, series: Floats, at: str, row: int) ->
         raise DataError(
             f"the {what} is {series[place]:g} kWh in {60 * homes.hours:g} minutes at"
             f" {_time(homes, place)}, that is {series[place] / homes.hours:.0f} kW",
-            at=_at(at, place, row),
+            at=_at(at, place, lines),
             hint=hint,
         )
     daily = series.mean() * homes.day
@@ -150,8 +154,13 @@ def _check_series(homes: Homes, what: str, series: Floats, at: str, row: int) ->
         raise DataError(f"the {what} is {daily:.0f} kWh a day on average", at=at, hint=hint)
 
 
-def regular(times: Times, at: str, *, first_row: int = 2) -> float:
+def regular(times: Times, at: str, *, lines: Sequence[int] = ()) -> float:
     """Return the length of a step in hours of evenly spaced times.
+
+    Args:
+        times: Start of each step.
+        at: File or folder, for the message.
+        lines: Line of the file that holds each step; empty where lines mean nothing.
 
     Raises:
         DataError: Duplicate, unordered or missing times, or a step that is not 15, 30 or 60
@@ -164,7 +173,7 @@ def regular(times: Times, at: str, *, first_row: int = 2) -> float:
     for place, gap in enumerate(seconds):
         if gap == usual and gap > 0:
             continue
-        now, line = times[place + 1], f"{at}: line {place + 1 + first_row}"
+        now, line = times[place + 1], _at(at, place + 1, lines)
         if gap == 0:
             raise DataError(
                 f"the time {now} is there twice", at=line,
@@ -189,5 +198,5 @@ def _time(homes: Homes, place: int) -> str:
     return str(homes.begin.astype("datetime64[m]") + round(place * homes.hours * 60))
 
 
-def _at(at: str, place: int, first_row: int) -> str:
-    return f"{at}: line {place + first_row}" if first_row else at
+def _at(at: str, place: int, lines: Sequence[int]) -> str:
+    return f"{at}: line {lines[place]}" if len(lines) else at

@@ -111,31 +111,37 @@ def _head(path: Path) -> str:
 
 
 def _plain(path: Path) -> tuple[Times, Floats, float]:
-    times, values = [], []
+    times, values, lines = [], [], []
     for line, row in rows_of(path):
+        lines.append(line)
         at = f"{path}: line {line}"
         if "timestamp" not in row or "price" not in row:
-            raise DataError("wanted the columns timestamp and price", at=f"{path}: line 1")
+            raise DataError(
+                f"columns {', '.join(row)}; wanted timestamp and price",
+                at=f"{path}: line 1",
+                hint="name the column of the time timestamp, money per kWh price",
+            )
         times.append(parse_time(row["timestamp"], at))
         values.append(parse_number(row["price"], at))
-    return _series(times, values, path)
+    return _series(times, values, path, lines)
 
 
 def _aemo(path: Path) -> tuple[Times, Floats, float]:
-    ends, values = [], []
+    ends, values, lines = [], [], []
     for line, row in rows_of(path):
+        lines.append(line)
         at = f"{path}: line {line}"
         ends.append(parse_time(row["settlementdate"].replace("/", "-"), at))
         values.append(parse_number(row["rrp"], at) / 1000)
-    times, prices, hours = _series(ends, values, path)
+    times, prices, hours = _series(ends, values, path, lines)
     return times - np.timedelta64(round(hours * 3600), "s"), prices, hours
 
 
 def _series(
-    times: list[np.datetime64], values: list[float], path: Path
+    times: list[np.datetime64], values: list[float], path: Path, lines: list[int]
 ) -> tuple[Times, Floats, float]:
     stamps = np.array(times, "datetime64[s]")
-    hours = regular(stamps, str(path)) if len(stamps) != 1 else 1.0
+    hours = regular(stamps, str(path), lines=lines) if len(stamps) != 1 else 1.0
     return stamps, np.array(values), hours
 
 
@@ -158,7 +164,7 @@ def _smard(path: Path, column: str) -> tuple[Times, Floats, float]:
         if text in MISSING:
             raise DataError(f"no price at {local}", at=at, hint="cut or fill the missing hours")
         values.append(parse_number(text.replace(".", "").replace(",", "."), at) / 1000)
-    return _series(times, values, path)
+    return _series(times, values, path, [line for line, _ in body])
 
 
 def _smard_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -38,7 +38,10 @@ def load_table(path: Path) -> Homes:
     if not files:
         raise DataError("no .csv file", at=str(path))
     parts = [part for file in files for part in _read(file)]
-    first = parts[0]
+    first, hours = parts[0], 0.0
+    for part in parts:
+        hours = regular(part.times, part.at, lines=part.lines)
+        check(_joined([part], hours, files), part.at, lines=part.lines)
     for part in parts[1:]:
         if len(part.times) != len(first.times) or (part.times != first.times).any():
             raise DataError(
@@ -47,8 +50,7 @@ def load_table(path: Path) -> Homes:
                 at=part.at,
                 hint="cut all homes to the same times",
             )
-    hours = regular(first.times, first.at)
-    return check(_joined(parts, hours, files), first.at, first_row=2)
+    return _joined(parts, hours, files)
 
 
 class Part:
@@ -57,6 +59,7 @@ class Part:
     def __init__(self, name: str, at: str) -> None:
         self.name, self.at = name, at
         self.stamps: list[np.datetime64] = []
+        self.lines: list[int] = []
         self.columns: dict[str, list[float]] = {"load": [], "pv": [], "price": []}
 
     @property
@@ -89,7 +92,8 @@ def _read(path: Path) -> list[Part]:
         at = f"{path}: line {line}"
         name = row.get("home") or path.stem
         part = parts.setdefault(name, Part(name, str(path)))
-        part.stamps.append(parse_time(row[_time_column(row)], at))
+        part.stamps.append(parse_time(row[_time_column(row, path)], at))
+        part.lines.append(line)
         for what, (column, factor) in columns.items():
             part.columns[what].append(parse_number(row[column], f"{at}, column {column}") * factor)
     if columns is None:
@@ -103,7 +107,7 @@ def _to_energy(part: Part, columns: Mapping[str, tuple[str, float]], path: Path)
     """Turn columns of power into energy, now that the length of a step is known."""
     powers = [w for w, (c, _) in columns.items() if any(c.endswith(s) for s in POWERS)]
     if powers:
-        hours = regular(part.times, str(path))
+        hours = regular(part.times, str(path), lines=part.lines)
         for what in powers:
             part.columns[what] = [value * hours for value in part.columns[what]]
 
@@ -123,8 +127,15 @@ def _columns(names: list[str], path: Path) -> dict[str, tuple[str, float]]:
     return found
 
 
-def _time_column(row: Mapping[str, str]) -> str:
-    return next(name for name in TIME if name in row)
+def _time_column(row: Mapping[str, str], path: Path) -> str:
+    found = next((name for name in TIME if name in row), None)
+    if found is None:
+        raise DataError(
+            f"no column with the time: {', '.join(row)}",
+            at=f"{path}: line 1",
+            hint=f"call it {TIME[0]}",
+        )
+    return found
 
 
 def rows_of(path: Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
@@ -147,6 +158,7 @@ def rows_of(path: Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, s
                 raise DataError(
                     f"{len(cells)} cells, the head has {len(head)}",
                     at=f"{path}: line {reader.line_num}",
+                    hint="complete or remove the row; decimals have a point, cells a comma between",
                 )
             yield reader.line_num, dict(zip(head, cells, strict=True))
 

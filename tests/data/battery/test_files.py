@@ -71,6 +71,10 @@ def test_homes_of_other_times_are_refused(tmp_path):
         (5, "2024-01-01T03:00:00,nan,0.2,0.3", "'nan' is not a number"),
         (5, "2024-01-01T02:00:00,0.5,0.2,0.3", "there twice"),
         (5, "2024-01-01T04:00:00,0.5,0.2,0.3", "a gap"),
+        (5, "2024-01-01T01:30:00,0.5,0.2,0.3", "comes after"),
+        (5, "2024-01-01T03:00:00,0.5,inf,0.3", "'inf' is not a number"),
+        (5, "2024-01-01T03:00:00,0.5,0.2,-", "'-' is not a number"),
+        (5, "2024-01-01T03:00:00,-1,0.2,0.3", "load of home mine is negative"),
         (5, "2024-01-01T03:00:00,0.5,-0.2,0.3", "negative"),
         (5, "2024-01-01T03:00:00,45,0.2,0.3", "45 kWh in 60 minutes"),
         (5, "tomorrow,0.5,0.2,0.3", "'tomorrow' is not a time"),
@@ -84,6 +88,89 @@ def test_a_wrong_row_is_named(tmp_path, line, row, message):
     with pytest.raises(DataError, match=message) as fault:
         load_homes(str(path))
     assert fault.value.at.startswith(f"{path}: line {line}")
+    assert fault.value.hint
+
+
+WRONG = {
+    "2024-01-01T01:00:00,0.5,0.2,0.3": "there twice",
+    "2024-01-01T03:00:00,0.5,0.2,0.3": "a gap",
+    "2024-01-01T02:00:00,0.5,-0.2,0.3": "generation of home b is negative",
+    "2024-01-01T02:00:00,31,0.2,0.3": "31 kWh in 60 minutes",
+}
+"""The third row of a home, and what is said of it."""
+
+
+@pytest.mark.parametrize("row", WRONG)
+def test_the_row_of_the_second_file_is_named(tmp_path, row):
+    csv_of(tmp_path / "a.csv", hourly())
+    rows = hourly()
+    rows[2] = row
+    path = csv_of(tmp_path / "b.csv", rows)
+    with pytest.raises(DataError, match=WRONG[row]) as fault:
+        load_homes(str(tmp_path))
+    assert fault.value.at == f"{path}: line 4" and fault.value.hint
+
+
+@pytest.mark.parametrize("row", WRONG)
+def test_the_row_is_named_where_two_homes_share_a_file_with_empty_lines(tmp_path, row):
+    """Line 2 and 3 hold the first step, line 5 and 6 the second, and so on."""
+    rows = []
+    for i, step in enumerate(hourly()):
+        rows += [f"a,{step}", f"b,{row if i == 2 else step}", ""]
+    path = csv_of(tmp_path / "two.csv", rows, "home,timestamp,load,pv,price")
+    with pytest.raises(DataError, match=WRONG[row]) as fault:
+        load_homes(str(path))
+    assert fault.value.at == f"{path}: line 9" and fault.value.hint
+
+
+def test_kw_for_kwh_over_a_whole_file(tmp_path):
+    """Quarter-hours of 8 kW written as 8 kWh are 768 kWh a day."""
+    start = datetime.datetime(2024, 1, 1)
+    rows = [
+        f"{(start + datetime.timedelta(minutes=15 * i)).isoformat()},7,0.2,0.3" for i in range(192)
+    ]
+    path = csv_of(tmp_path / "a.csv", rows)
+    with pytest.raises(DataError, match="672 kWh a day") as fault:
+        load_homes(str(path))
+    assert "load_kw" in fault.value.hint and str(path) in fault.value.at
+
+
+def test_a_file_without_times(tmp_path):
+    path = csv_of(tmp_path / "a.csv", hourly(), "when,load,pv,price")
+    with pytest.raises(DataError, match="no column with the time") as fault:
+        load_homes(str(path))
+    assert fault.value.at == f"{path}: line 1" and "timestamp" in fault.value.hint
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("2024-01-01T01:00:00,0.3", "there twice"),
+        ("2024-01-01T03:00:00,0.3", "a gap"),
+        ("2024-01-01T00:30:00,0.3", "comes after"),
+        ("2024-01-01T02:00:00,nan", "'nan' is not a number"),
+        ("2024-01-01T02:00:00,", "'' is not a number"),
+    ],
+)
+def test_a_wrong_row_of_a_price_file_is_named(tmp_path, row, message):
+    load = [line.rpartition(",")[0] for line in hourly()]
+    rows = [f"{line[:19]},0.3" for line in hourly()]
+    rows[2] = row
+    path = csv_of(tmp_path / "p.csv", ["", *rows], "timestamp,price")
+    csv_of(tmp_path / "a.csv", load, "timestamp,load,pv")
+    with pytest.raises(DataError, match=message) as fault:
+        load_homes(str(tmp_path / "a.csv"), prices=str(path))
+    assert fault.value.at.startswith(f"{path}: line 5") and fault.value.hint
+
+
+def test_a_price_file_shorter_than_the_load(tmp_path):
+    load = [line.rpartition(",")[0] for line in hourly()]
+    path = csv_of(tmp_path / "p.csv", [f"{r[:19]},0.3" for r in hourly(47)], "timestamp,price")
+    csv_of(tmp_path / "a.csv", load, "timestamp,load,pv")
+    for align in ("time", "position"):
+        with pytest.raises(DataError, match=r"prices run from .* to 2024-01-02T23:00") as fault:
+            load_homes(str(tmp_path / "a.csv"), prices=str(path), align=align)
+        assert fault.value.at == str(path) and "whole load" in fault.value.hint
 
 
 def test_missing_columns_and_prices(tmp_path):

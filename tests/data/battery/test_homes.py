@@ -60,7 +60,7 @@ def test_values_that_cannot_be_are_named(change, message):
     series = homes.price if what == "price" else getattr(homes, what)[1]
     series[3] = value
     with pytest.raises(DataError, match=message) as fault:
-        check(homes, "my.csv", first_row=2)
+        check(homes, "my.csv", lines=range(2, 50))
     assert fault.value.at.startswith("my.csv")
 
 
@@ -93,7 +93,7 @@ def times(*minutes):
 )
 def test_times_that_are_not_even(minutes, message, line):
     with pytest.raises(DataError, match=message) as fault:
-        regular(times(*minutes), "my.csv")
+        regular(times(*minutes), "my.csv", lines=range(2, 2 + len(minutes)))
     assert fault.value.at == ("my.csv" if not line else f"my.csv: line {line}")
     assert regular(times(0, 15, 30), "my.csv") == 0.25
 
