@@ -132,13 +132,19 @@ def trained(settings: Mapping[str, Any]) -> dict[str, Ready]:
 @contextmanager
 def _cascade(first: Ready, second: Ready) -> Iterator[Cascade]:
     """Both networks loaded, each in its own process."""
-    with Running(first[1]) as finder, Running(second[1]) as namer:
+    finding, naming = (Running(one[1], options=_options(one[1])) for one in (first, second))
+    with finding as finder, naming as namer:
 
         def run(network: Running) -> Any:
             name = str(network.artefact.input["name"])
             return lambda x: next(iter(network.agent.evaluate({name: x}, 64).outputs.values()))
 
         yield Cascade(first[0], second[0], run(finder), run(namer))
+
+
+def _options(artefact: Artefact) -> dict[str, Any]:
+    """A torch network is built by a function, which may be a path from here."""
+    return {"base": "."} if artefact.runtime == "torch" else {}
 
 
 def _joined(parts: list[Diagnosis]) -> Diagnosis:
@@ -199,6 +205,15 @@ def _agreement(one: Diagnosis, two: Diagnosis, limits: list[float]) -> dict[str,
     }
 
 
+def finite(value: Any) -> Any:
+    """Null for what is no number: an interval over one airframe."""
+    if isinstance(value, Mapping):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def text(result: Mapping[str, Any]) -> str:
     """Write the result as Markdown."""
     rows = result["rows"]
@@ -227,7 +242,7 @@ def main() -> None:
     asked = parser.parse_args()
     result = judge(asked.first, asked.second)
     if asked.out:
-        asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        asked.out.write_text(json.dumps(finite(result), indent=1) + "\n", encoding="utf-8")
     print(text(result))
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cascade import bundled, trained
+from benchmarks.cascade import bundled, finite, trained
 from edgekd.artefact import Running
 from edgekd.backends.torch_eager import load_network
 from edgekd.data.flight.simflight import make, simflight, truth_of
@@ -182,7 +182,7 @@ def main() -> None:
     asked = parser.parse_args()
     result = judge(asked.bundle, asked.flights, asked.figure)
     if asked.out:
-        asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        asked.out.write_text(json.dumps(finite(result), indent=1) + "\n", encoding="utf-8")
     print(text(result))
 
 
