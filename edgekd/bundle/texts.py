@@ -26,6 +26,7 @@ _WHAT = {
     "contract.json": "battery: all that a device must do around the network, for any language",
     "controller.py": "battery: builds what the network sees and guards it; needs numpy alone",
     "cascade.py": "flights: both stages as one diagnosis; needs numpy alone",
+    "explain.py": "flights: which sensor, and when, by occlusion; needs numpy alone for that",
     "enroll.py": "few-shot: learn new classes from a few examples; needs numpy alone",
 }
 

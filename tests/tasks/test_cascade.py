@@ -129,11 +129,13 @@ def test_bundles_must_be_one_of_each_stage(made):
             Cascade(first, second, Network(2), Network(3))
 
 
-def test_both_tasks_ship_it_and_it_needs_numpy_alone():
-    for task in (detection(), identification()):
-        assert task.companions() == {"cascade.py": Path(cascade.__file__)}
+@pytest.mark.parametrize("task", [detection(), identification()])
+def test_both_tasks_ship_what_needs_numpy_alone(task):
+    files = task.companions()
+    assert sorted(files) == ["cascade.py", "explain.py"]
+    assert files["cascade.py"] == Path(cascade.__file__)
     code = (
-        "import sys; sys.path.insert(0, '.'); import cascade;"
+        "import sys; sys.path.insert(0, '.'); import cascade, explain;"
         "print([m for m in ('edgekd', 'torch', 'onnx') if m in sys.modules])"
     )
     folder = Path(cascade.__file__).parent

@@ -163,6 +163,19 @@ def test_detection_finds_what_was_asked_for():
     assert paired(score.units["AUC"], score.units["AUC"])["value"] == 0
 
 
+def test_intervals_are_over_airframes_where_they_are_known():
+    data, task = parts(2), detection()
+    plain = task.score(level, data, "test", task.fit(level, data)).metrics["accuracy"]
+    data.test.groups = np.arange(160) // 16
+    found = task.score(level, data, "test", task.fit(level, data)).metrics["accuracy"]
+    assert found["value"] == plain["value"]
+    assert (plain["n"], found["n"]) == (160, 10)
+    units = task.score(level, data, "test", task.fit(level, data)).units["accuracy"]
+    means = units.reshape(10, 16).mean(1)
+    wanted = 2.262 * means.std(ddof=1) / 10**0.5
+    assert found["high"] - found["value"] == pytest.approx(wanted)
+
+
 def test_the_trivial_model_is_a_forest_on_training_data():
     data, task = parts(2), detection()
     label, model = task.trivial(data)

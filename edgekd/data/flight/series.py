@@ -49,6 +49,7 @@ class Series:
         names: Of the channels.
         mean: Of each channel over the training flights.
         std: Likewise.
+        groups: Airframe of each flight, where it is known: flights of one are alike.
     """
 
     values: NDArray[np.float16]
@@ -58,6 +59,7 @@ class Series:
     names: tuple[str, ...]
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,7 +80,8 @@ class Series:
 
     def where(self, chosen: NDArray[np.bool_]) -> Series:
         """Return some of these flights."""
-        return replace(self, rows=self.rows[chosen], labels=self.labels[chosen])
+        groups = None if self.groups is None else self.groups[chosen]
+        return replace(self, rows=self.rows[chosen], labels=self.labels[chosen], groups=groups)
 
 
 def pool(flights: NDArray[np.float32], length: int) -> NDArray[np.float32]:
@@ -134,6 +137,7 @@ def by_fold(
     faults: Sequence[str],
     names: Sequence[str],
     source: str,
+    groups: NDArray[np.int64] | None = None,
     note: str = "",
     facts: Mapping[str, Any] | None = None,
 ) -> Splits:
@@ -149,6 +153,7 @@ def by_fold(
         faults: Names of the faults 1…
         names: Of the channels.
         source: For the facts.
+        groups: Airframe of each flight, where it is known.
         note: See `Splits`.
         facts: More facts.
 
@@ -175,7 +180,16 @@ def by_fold(
         rows = np.flatnonzero(side & usable)
         if not len(rows):
             raise DataError("there are no flights", at=f"split {split}")
-        parts[split] = Series(values, rows, labels[rows], classes, tuple(names), mean, std)
+        parts[split] = Series(
+            values,
+            rows,
+            labels[rows],
+            classes,
+            tuple(names),
+            mean,
+            std,
+            None if groups is None else groups[rows],
+        )
     counts = {
         split: np.bincount(part.labels, minlength=len(classes)).tolist()
         for split, part in parts.items()

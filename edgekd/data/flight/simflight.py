@@ -82,6 +82,7 @@ def simflight(
         faults=tuple(FAULTS),
         names=CHANNELS,
         source="simflight (JSBSim)",
+        groups=made.flights.airframe,
         note=NOTE,
         facts={"difficulty": difficulty, "airframes": airframes, "length": length},
     )

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from edgekd.errors import DataError
 from edgekd.events import Emit, silent
 from edgekd.tasks.base import Model, Score, State, chunks, interval, labels_of, outputs_of
-from edgekd.tasks.faults import cascade, metrics, trees
+from edgekd.tasks.faults import cascade, explain, metrics, trees
 
 __all__ = ["Detection", "Identification", "detection", "identification"]
 
 RESAMPLES = 200
 TREES = 100
+COMPANIONS = {"cascade.py": Path(cascade.__file__), "explain.py": Path(explain.__file__)}
 TRIVIAL = "extra trees on window statistics"
 
 
@@ -79,14 +80,14 @@ class Detection:
             "F1 at that recall": metrics.f1(found, labels),
             "MCWPM": metrics.mcwpm(found, labels),
         }
-        rows = {name: interval(values) for name, values in units.items()}
+        rows = {name: spread(values, dataset) for name, values in units.items()}
         rows["ECE"] = _resampled(chances, labels)
         details = {"classes": ["healthy", "faulty"], "confusion": confusion(found, labels, 2)}
         return Score(rows, "AUC", True, units, details)
 
-    def companions(self) -> dict[str, Path]:
-        """The driver of both stages."""
-        return {"cascade.py": Path(cascade.__file__)}
+    def companions(self) -> Mapping[str, Path]:
+        """The driver of both stages, and occlusion."""
+        return COMPANIONS
 
     def trivial(self, data: Any) -> tuple[str, Model]:
         """Extremely randomised trees."""
@@ -118,7 +119,7 @@ class Identification:
             "macro F1": metrics.macro_f1(named, labels, classes),
             "accuracy": (named == labels).astype(np.float64),
         }
-        rows = {name: interval(values) for name, values in units.items()}
+        rows = {name: spread(values, dataset) for name, values in units.items()}
         rows["ECE"] = _resampled(chances, labels)
         details = {
             "classes": [str(name) for name in state["classes"]],
@@ -126,13 +127,22 @@ class Identification:
         }
         return Score(rows, "macro F1", True, units, details)
 
-    def companions(self) -> dict[str, Path]:
-        """The driver of both stages."""
-        return {"cascade.py": Path(cascade.__file__)}
+    def companions(self) -> Mapping[str, Path]:
+        """The driver of both stages, and occlusion."""
+        return COMPANIONS
 
     def trivial(self, data: Any) -> tuple[str, Model]:
         """Extremely randomised trees."""
         return TRIVIAL, forest(data)
+
+
+def spread(values: NDArray[np.float64], dataset: Any) -> dict[str, float]:
+    """Mean with its 95 % interval, clustered by airframe where the data know it.
+
+    ``n`` then counts airframes.
+    """
+    groups = getattr(dataset, "groups", None)
+    return interval(values) if groups is None else metrics.clustered(values, groups)
 
 
 def shares(logits: NDArray[np.float64], warmth: float) -> NDArray[np.float64]:
