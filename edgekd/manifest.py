@@ -245,6 +245,7 @@ def artefact_rows(evidence: Evidence) -> list[dict[str, Any]]:
                 "primary": score["primary"],
                 "latency": evidence.latency(identity),
                 "shipped": identity == choice["picked"],
+                **({"details": details} if (details := score.get("details")) else {}),
             }
         )
     return rows

@@ -64,6 +64,7 @@ def render_report(
             examples=_examples(examples or {}),
             accuracy=_accuracy(manifest),
             gains=_gains(manifest),
+            confusion=_confusion(manifest),
             latencies=_latencies(manifest["rows"]),
             costs=_costs(manifest["rows"]),
             tradeoff=_tradeoff(manifest),
@@ -449,6 +450,29 @@ def _gain(name: str, value: Row) -> dict[str, Any]:
         "interval": f"{_signed(low)} to {_signed(high)}",
         "sure": not low <= 0 <= high,
     }
+
+
+def _confusion(manifest: Manifest) -> dict[str, Any]:
+    """What the shipped artefact calls each class, where the task tells: counts and shares."""
+    details = (_shipped(manifest) or {}).get("details") or {}
+    if not {"classes", "confusion"} <= set(details):
+        return {}
+    counts: list[list[int]] = details["confusion"]
+    named = [sum(column) for column in zip(*counts, strict=True)]
+    lines = []
+    for place, (name, row) in enumerate(zip(details["classes"], counts, strict=True)):
+        right, total = row[place], sum(row)
+        shades = [round(100 * n / total) if total else 0 for n in row]
+        lines.append(
+            {
+                "name": name,
+                "cells": list(zip(row, shades, strict=True)),
+                "total": total,
+                "recall": f"{right / total:.0%}" if total else "–",
+                "precision": f"{right / named[place]:.0%}" if named[place] else "–",
+            }
+        )
+    return {"classes": list(details["classes"]), "lines": lines}
 
 
 def _signed(value: float) -> str:

@@ -282,3 +282,17 @@ def test_a_logarithmic_axis_holds_all_values(values):
     axis = report._Axis.logarithmic(values)
     assert all(0 < axis.at(value) < 100 for value in values)
     assert 2 <= len(axis.ticks) <= 12
+
+
+def test_classes_are_shown_where_the_task_tells_them():
+    manifest = fakes.manifest()
+    assert "Class by class" not in words(manifest)
+    (shipped,) = [row for row in manifest["rows"] if row["shipped"]]
+    shipped["details"] = {
+        "classes": ["healthy", "faulty", "never"],
+        "confusion": [[30, 10, 0], [5, 15, 0], [0, 0, 0]],
+    }
+    shown = words(manifest)
+    assert "healthy 30 10 0 40 75% 86%" in shown
+    assert "faulty 5 15 0 20 75% 60%" in shown
+    assert "never 0 0 0 0 – –" in shown
