@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -174,3 +175,35 @@ def test_where_nothing_can_be_saved(data):
     happened = simulate(lambda i, plant: np.zeros(worse.world.homes), worse.world)
     with pytest.raises(DataError, match="saves nothing"):
         score_of(happened, worse, "$")
+
+
+@pytest.mark.slow
+def test_a_network_that_is_asked_for_more_saves_more(data):
+    """Trained for seconds, it answers a higher target return with a higher score, all the way."""
+    torch = pytest.importorskip("torch")
+    from edgekd.models.decision_transformer import policy_mlp
+    from edgekd.tasks.battery.task import response
+
+    torch.manual_seed(0)
+    model = policy_mlp(features=data.contract.features, width=64, answers=3)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    train, rng = data.train, np.random.default_rng(0)
+    labels = torch.from_numpy(train.labels)
+    for _ in range(800):
+        rows = rng.integers(0, len(train), 256)
+        loss = torch.nn.functional.smooth_l1_loss(
+            model(torch.from_numpy(train.take(rows))), labels[rows], beta=0.02
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def network(window):
+        with torch.inference_mode():
+            return model(torch.from_numpy(np.asarray(window))).numpy()
+
+    state = closed_loop().fit(network, data)
+    found = [row["value"] for row in response(model=network, data=data, state=state)["rows"]]
+    # Near the optimum there is nothing left to gain: a thousandth is no fall.
+    assert all(b > a - 1e-3 for a, b in itertools.pairwise(found))
+    assert found[-1] > found[0] + 0.3
