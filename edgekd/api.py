@@ -14,12 +14,13 @@ from edgekd import steps
 from edgekd.device.fingerprint import here
 from edgekd.device.reach import reach
 from edgekd.discover import load_recipe, load_target
-from edgekd.errors import SetupError, StageError, UnbuiltError, UsageError
+from edgekd.errors import SetupError, StageError, UnbuiltError, UsageError, did_you_mean
 from edgekd.events import Emit, Event, silent
 from edgekd.inputs import save_arrays
 from edgekd.spec import Recipe
 from edgekd.store import Store
 from edgekd.target import Target
+from edgekd.verdict import RULES
 
 if TYPE_CHECKING:
     from edgekd.bundle import Bundle
@@ -70,6 +71,8 @@ def compress(
         _candidates(request.recipe, t, found, emit)
         for t, found in zip(request.targets, devices, strict=True)
     ]
+    for one, (chosen, _) in zip(request.targets, plans, strict=True):
+        _check_pick(request.pick, one, chosen)
     from edgekd.run import Walk
 
     walk = Walk(request.recipe, Store(store), emit, _device(device), on=on)
@@ -204,6 +207,7 @@ def _listed(
     yield from steps.learned(recipe, found)
     for one, device in zip(request.targets, devices, strict=True):
         chosen, _missing = _candidates(recipe, one, device, emit)
+        _check_pick(request.pick, one, chosen)
         yield steps.exported(recipe, one)
         yield from planned(
             recipe, Place(one, device.absent, device.there), chosen, request.pick, found
@@ -463,6 +467,21 @@ def _candidates(
     for sentence in missing:
         emit(Event("note", f"target {target.name}", f"not tried: {sentence}"))
     return chosen, missing
+
+
+def _check_pick(pick: str | int | None, target: Target, chosen: Sequence[Any]) -> None:
+    """Refuse the name of a candidate that a target does not have here, before any work.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    names = [candidate.id for candidate in chosen]
+    if isinstance(pick, str) and pick not in (*RULES, *names):
+        raise UsageError(
+            f"target {target.name!r} has no candidate {pick!r} here",
+            at="--pick",
+            hint=did_you_mean(pick, names),
+        )
 
 
 def _prove(

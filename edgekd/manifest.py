@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.artefact import open_artefact
+from edgekd.frontier import explored
 from edgekd.spec import Metric, Recipe, digest, plain
 from edgekd.steps import REFERENCES, base_of, installed
 from edgekd.store import Entry
@@ -116,6 +117,7 @@ def assemble(evidence: Evidence) -> dict[str, Any]:
         **({"against_teacher": ratios} if (ratios := against_teacher(evidence)) else {}),
         "higher_is_better": evidence.facts("distill")["val"]["higher_is_better"],
         "choice": dict(choice),
+        "explored": explored(choice),
         "checks": checks(evidence),
         "device": {"reached": not evidence.absent, "why": evidence.absent},
         "ladder": ladder(evidence),

@@ -16,6 +16,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from edgekd import extras
+from edgekd.frontier import explored
 from edgekd.table import count, metric, metric_names, quantity, scale_of, size, tabulate
 
 if TYPE_CHECKING:
@@ -480,12 +481,16 @@ def _signed(value: float) -> str:
 
 
 def _candidates(manifest: Manifest) -> dict[str, Any]:
+    """Return everything that was explored: a table, and a picture whose points it numbers."""
     choice = manifest["choice"]
-    ranked = [_candidate(item, str(place)) for place, item in enumerate(choice["ranking"], 1)]
-    ranked += [_candidate(item, NOTHING) for item in choice["rejected"]]
-    for item in ranked:
-        item["picked"] = item["name"] == choice["picked"]
-    return {"rule": choice["rule"], "limit": _limit(choice), "lines": ranked}
+    rows = manifest.get("explored") or explored(choice)  # older bundles have the choice alone
+    return {
+        "rule": choice["rule"],
+        "limit": _limit(choice),
+        "by": "processor" if choice.get("by", "cpu_ms") == "cpu_ms" else "wall",
+        "lines": [_candidate(row, number) for number, row in enumerate(rows, 1)],
+        "picture": _picture(rows, choice.get("limit")),
+    }
 
 
 def _limit(choice: Row) -> str:
@@ -495,19 +500,61 @@ def _limit(choice: Row) -> str:
     return f"At most {100 * limit:g} % of {name} may be lost, on validation data."
 
 
-def _candidate(item: Any, place: str) -> dict[str, Any]:
-    facts: Row = item if isinstance(item, Mapping) else {"candidate": str(item)}
-    loss = facts.get("loss")
+def _candidate(row: Row, number: int) -> dict[str, Any]:
+    loss, sqnr = row["loss"], row["sqnr_db"]
+    time = quantity(row["time_ms"])
     return {
-        "place": place,
-        "name": str(facts.get("candidate", facts.get("id", "unnamed"))),
-        "precision": facts.get("precision") or NOTHING,
+        "number": number,
+        "name": row["candidate"],
+        "precision": row["precision"],
+        "runtime": row["runtime"],
+        "outcome": row["outcome"],
+        "frontier": row["on_frontier"],
         "loss": NOTHING if loss is None else f"{100 * loss:.2f} %".replace("-", "−"),
-        "cosine": _cosine(facts.get("min_cosine")),
-        "cpu": quantity(facts.get("cpu_ms")),
-        "wall": quantity(facts.get("wall_ms")),
-        "size": size(facts.get("bytes")),
-        "why": facts.get("why") or "",
+        "sqnr": NOTHING if sqnr is None else f"{sqnr:.0f}",
+        "time": time if row["timed"] != "hint" else f"~{time}",
+        "size": size(row["bytes"]),
+        "why": row["why"],
+    }
+
+
+def _picture(rows: Sequence[Row], limit: float | None) -> dict[str, Any]:
+    """Return time × metric lost × size: a point each, in percent; what was not scored in a strip.
+
+    A loss far beyond the limit would leave no room for the rest: such points stand at the edge.
+    """
+    timed = [(n, row) for n, row in enumerate(rows, 1) if row["time_ms"]]
+    scored = [(n, row) for n, row in timed if row["loss"] is not None]
+    if len(scored) < 2:
+        return {}
+    edge = 3 * max(limit or 0.01, 1e-4)
+    losses = [min(row["loss"], edge) for _, row in scored]
+    across = _Axis.logarithmic([row["time_ms"] for _, row in timed])
+    down = _Axis.linear([*losses, 0.0, *([limit] if limit else [])])
+    most = max(row["bytes"] for _, row in timed)
+    points = [
+        {
+            "number": n,
+            "name": row["candidate"],
+            "outcome": row["outcome"].replace(" ", "-"),
+            "frontier": row["on_frontier"],
+            "left": across.at(row["time_ms"]),
+            "top": down.at(min(row["loss"], edge)),
+            "beyond": row["loss"] > edge,
+            "wide": round(14 + 26 * math.sqrt(row["bytes"] / most), 1),
+        }
+        for n, row in scored
+    ]
+    return {
+        "points": sorted(points, key=lambda point: -point["wide"]),
+        "strip": [
+            {"number": n, "name": row["candidate"], "left": across.at(row["time_ms"])}
+            for n, row in timed
+            if row["loss"] is None
+        ],
+        "limit": None if limit is None else down.at(limit),
+        "ticks": [(across.at(tick), f"{tick:.6g} ms") for tick in across.ticks],
+        "losses": [(down.at(t), f"{100 * t:.4g} %".replace("-", "−")) for t in down.ticks],
     }
 
 

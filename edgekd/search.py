@@ -163,13 +163,22 @@ class _Search:
             kept = yield from self._shortlist(left)
             fresh = [name for name in kept if name not in self.verdicts]
             for name in fresh:
-                for step in planned:
-                    if step.name in (f"val:{name}", f"profile:{name}"):
-                        yield from self._try(step, chosen)
-                self._judge(name)
+                yield from self._score(name, planned, chosen)
             known = all(name in {*self.verdicts, *self.lost} for name in fresh)
             if not fresh or not known or not self._narrows(left):
-                return
+                break
+        # Whatever the shortlist holds of it, what the user names is scored; nothing else changes.
+        asked = [row for row in self.dropped if row["candidate"] == self._pick]
+        if asked and asked[0]["why"].startswith("proxy: "):
+            self.dropped.remove(asked[0])
+            yield from self._score(str(self._pick), planned, chosen)
+
+    def _score(self, name: str, planned: Sequence[Step], chosen: Sequence[Candidate]) -> Course:
+        """Score and time one candidate."""
+        for step in planned:
+            if step.name in (f"val:{name}", f"profile:{name}"):
+                yield from self._try(step, chosen)
+        self._judge(name)
 
     def _narrows(self, left: Sequence[Candidate]) -> bool:
         return not self._place.absent and len(left) > FEW
@@ -180,10 +189,9 @@ class _Search:
         if not self._narrows(left):
             return names
         self._turn += 1
-        keep = [self._pick] if isinstance(self._pick, str) and self._pick in names else []
         verdicts = {name: why for name, why in self.verdicts.items() if name in names}
         target = self._place.target
-        answer = yield steps.shortlisted(target, left, keep, verdicts, self._turn)
+        answer = yield steps.shortlisted(target, left, verdicts, self._turn)
         if isinstance(answer, StageError):
             raise answer
         if answer is None:

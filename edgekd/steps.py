@@ -511,7 +511,6 @@ def time_by(target: Target) -> str:
 def shortlisted(
     target: Target,
     left: Sequence[Candidate],
-    keep: Sequence[str],
     verdicts: Mapping[str, str],
     turn: int,
 ) -> Step:
@@ -520,7 +519,6 @@ def shortlisted(
     Args:
         target: For which device.
         left: Candidates that were built.
-        keep: Those that must be scored.
         verdicts: Scored candidate → why it is rejected; empty when it holds.
         turn: Number of the round.
     """
@@ -530,7 +528,6 @@ def shortlisted(
     inputs |= {f"check:{name}": f"check:{name}" for name in checked}
     spec: dict[str, Json] = {
         "candidates": [c.id for c in left],
-        "keep": sorted(keep),
         "verdicts": dict(verdicts),
         "by": time_by(target),
     }

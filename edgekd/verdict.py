@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["beyond", "loss_of", "verdict"]
+__all__ = ["RULES", "beyond", "loss_of", "verdict"]
+
+RULES = ("fastest", "smallest", "most-accurate")
+"""Rules by which one of those that hold can be picked."""
 
 
 def loss_of(val: Mapping[str, Any], goal: Mapping[str, Any]) -> float:

@@ -105,6 +105,7 @@ def test_a_teacher_that_exists_only_as_onnx(project):
         (("--set", "clases=3"), 2, "did you mean"),
         (("--set", "teacher=mine.py:bild"), 1, "bild"),
         (("--out", "pictures"), 2, "edgekd did not write"),
+        (("--pick", "ort-in8"), 2, "did you mean 'ort-int8'"),
     ],
 )
 def test_bad_requests(project, arguments, code, text):
@@ -127,6 +128,9 @@ def test_like_repeats_a_bundle_from_nothing(project):
     """Another store, nothing cached: the artefact is the same byte for byte."""
     edgekd(project, *ASK, *OWN, "--pick", "1", "--out", "out/first")
     first = json.loads((project / "out/first/manifest.json").read_text())
+    other = next(r for r in first["explored"] if r["outcome"] == "not taken")["candidate"]
+    out, _ = start(project, "plan", "--json", *ASK[1:], *OWN, "--pick", other).communicate()
+    assert [row["step"] for row in json.loads(out) if row["status"] == "run"] == ["choose:cpu-ort"]
     asked = ("compress", "--recipe", "classify", "--target", "cpu-ort", "--like", "out/first")
     edgekd(project, *asked, "--out", "out/like", EDGEKD_STORE=str(project / "other"))
     second = json.loads((project / "out/like/manifest.json").read_text())

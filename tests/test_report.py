@@ -296,3 +296,45 @@ def test_classes_are_shown_where_the_task_tells_them():
     assert "healthy 30 10 0 40 75% 86%" in shown
     assert "faulty 5 15 0 20 75% 60%" in shown
     assert "never 0 0 0 0 – –" in shown
+
+
+def test_everything_explored_is_drawn_and_explained():
+    manifest = fakes.manifest()
+    manifest["explored"] = [
+        explored("fast", "picked", 1.0, 0.001, 900, on_frontier=True),
+        explored("float", "not taken", 4.0, 0.0, 4000, on_frontier=True, why="slower: 4 × fast"),
+        explored("lossy", "rejected", 0.5, 0.2, 800, why="task metric: lost 20.00 %, limit 1 %"),
+        explored("slow", "left out", 9.0, None, 950, why="proxy: fast is faster", timed="hint"),
+        explored("dead", "failed", None, None, None, why="build: it died", timed=""),
+    ]
+    section = render_report(manifest).partition('id="choice"')[2].partition("</section>")[0]
+    rows = section.partition("<tbody>")[2].split("</tr>")[:-1]
+    assert len(rows) == 5
+    for row, said in zip(rows, manifest["explored"], strict=True):
+        assert said["candidate"] in row and said["outcome"] in row and said["why"] in row
+    assert "~9" in rows[3] and "●" in rows[0] and "●" not in rows[2]
+    points = re.findall(r'class="point ([a-z -]+)"[^>]*title="(\w+)">(\d)(↓?)<', section)
+    assert {name: (kind, number, beyond) for kind, name, number, beyond in points} == {
+        "fast": ("picked full", "1", ""),
+        "float": ("not-taken full", "2", ""),
+        "lossy": ("rejected", "3", "↓"),
+        "slow": ("left-out", "4", ""),
+    }
+    assert 'class="limit"' in section
+
+
+def explored(name, outcome, time, loss, size, *, on_frontier=False, why="", timed="measured"):
+    return {
+        "candidate": name,
+        "runtime": "openvino",
+        "precision": "int8",
+        "outcome": outcome,
+        "on_frontier": on_frontier,
+        "time_ms": time,
+        "timed": timed,
+        "metric": None,
+        "loss": loss,
+        "bytes": size,
+        "sqnr_db": 30.0,
+        "why": why,
+    }

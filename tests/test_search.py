@@ -40,7 +40,7 @@ class Walk:
         part, _, name = step.name.partition(":")
         if part == "shortlist":
             rows = [self.row(name) for name in step.spec["candidates"]]
-            kept, dropped = split(rows, step.spec["keep"], step.spec["verdicts"])
+            kept, dropped = split(rows, step.spec["verdicts"])
             return {"kept": [r["candidate"] for r in kept], "dropped": dropped}
         if name not in self.known:
             return {}
@@ -61,6 +61,7 @@ class Walk:
             "quick_ms": quick,
             "sqnr_db": sqnr,
             "bytes": size,
+            "status": "passed",
             "why": "",
         }
 
@@ -127,6 +128,24 @@ def test_a_named_pick_of_tier_two_is_tried():
     walk = Walk(float=(10, 120, 4000, 0.8), spare=(2, 30, 900, 0.8))
     run(walk, [candidate("float", "fp32"), spare], "spare")
     assert walk.names("val") == ["float", "spare"]
+
+
+def test_a_pick_changes_what_is_scored_by_nothing_but_itself():
+    known = {
+        "float": (10, 120, 4000, 0.8),
+        "a": (1, 30, 900, 0.8),
+        "b": (2, 29, 1000, 0.8),
+        "c": (3, 28, 1000, 0.8),
+    }
+    chosen = [candidate("float", "fp32"), *map(candidate, "abc")]
+    plain, scored, left_out = Walk(**known), Walk(**known), Walk(**known)
+    for walk, pick in ((plain, None), (scored, "float"), (left_out, "c")):
+        run(walk, chosen, pick)
+    assert scored.seen[:-1] == plain.seen[:-1]
+    assert scored.choice.spec == {**plain.choice.spec, "pick": "float"}
+    names = [step.name for step in left_out.seen if step not in plain.seen]
+    assert names == ["val:c", "profile:c", f"choose:{TARGET}"]
+    assert [row["candidate"] for row in left_out.choice.spec["failed"]] == ["b"]
 
 
 def test_whoever_shares_files_or_ranges_is_lost_with_them():

@@ -51,11 +51,11 @@ def crowd():
     return [*rows, row("float", 11.5, 120.0, 4000, "fp32")]
 
 
-def test_at_most_so_many_but_float_smallest_faithful_and_named_always():
-    kept, dropped = split(crowd(), ["r07"])
-    assert len(kept) == FINALISTS + 1
+def test_at_most_so_many_but_float_smallest_and_faithful_always():
+    kept, dropped = split(crowd())
+    assert len(kept) == FINALISTS
     # r10 is the most faithful of those faster than float, r11 the smallest.
-    assert set(names(kept)) == {"float", "r11", "r10", "r07", "r00", "r01"}
+    assert set(names(kept)) == {"float", "r11", "r10", "r00", "r01"}
     assert all("finalists" in r["why"] for r in dropped)
     assert len(kept) + len(dropped) == 13
 
@@ -70,7 +70,7 @@ def test_what_only_a_rejected_one_had_beaten_comes_back():
     rows = [FLOAT, row("lossy", 0.5, 30.0, 900), row("next", 1.0, 30.0, 1000)]
     kept, dropped = split(rows)
     assert names(kept) == ["lossy", "float"] and names(dropped) == ["next"]
-    kept, dropped = split(rows, (), {"lossy": "task metric: lost 5 %", "float": ""})
+    kept, dropped = split(rows, {"lossy": "task metric: lost 5 %", "float": ""})
     assert names(kept) == ["next", "float"] and not dropped
 
 
@@ -78,7 +78,7 @@ def test_the_list_is_walked_down_while_finalists_fail():
     """Every turn brings the next ones, until as many hold as may, or nothing faster is left."""
     rows, verdicts, turns = crowd(), {}, []
     while True:
-        fresh = [name for name in names(split(rows, (), verdicts)[0]) if name not in verdicts]
+        fresh = [name for name in names(split(rows, verdicts)[0]) if name not in verdicts]
         if not fresh:
             break
         turns.append(fresh)
@@ -90,7 +90,7 @@ def test_the_list_is_walked_down_while_finalists_fail():
 def test_one_that_holds_ends_the_search_for_slower_ones():
     rows = crowd()
     verdicts = {"r00": "", "r10": "", "r11": "", "float": "", "r01": "lost"}
-    kept, dropped = split(rows, (), verdicts)
+    kept, dropped = split(rows, verdicts)
     assert set(names(kept)) == {"r00", "r10", "r11", "float"}
     assert all("r00, which holds, is faster" in r["why"] for r in dropped)
     assert "r01" not in names(dropped)

@@ -19,12 +19,17 @@ PICKS = ("smallest", "fastest", "most-accurate")
 
 
 def _pick(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | int | None:
-    """Return a rule's name or a row's number."""
-    if value is None or value in PICKS:
+    """Return a rule's name, a candidate's, or a row's number.
+
+    A candidate's name has a hyphen (``ort-int8``), so that a misspelt rule is told from it.
+    """
+    if value is None or value in PICKS or "-" in value:
         return value
     if value.isdigit():
         return int(value)
-    raise click.BadParameter(f"{value!r} is none of {', '.join(PICKS)} and no row's number")
+    raise click.BadParameter(
+        f"{value!r} is none of {', '.join(PICKS)}, no candidate's name and no row's number"
+    )
 
 
 def _set_json(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:
@@ -141,8 +146,9 @@ _ASKED: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--pick",
         callback=_pick,
-        metavar=f"[{'|'.join(PICKS)}|INDEX]",
-        help="Take this candidate instead of the fastest within the metric's limit.",
+        metavar=f"[{'|'.join(PICKS)}|NAME|INDEX]",
+        help="Take this candidate instead of the fastest within the metric's limit; what is "
+        "measured already is not measured again.",
     ),
     click.option(
         "--like",

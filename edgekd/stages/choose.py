@@ -33,7 +33,8 @@ def choose(
         emit: Progress.
 
     Returns:
-        ``picked``, ``fp32``, ``reduced``, ``ranking``, ``rejected``, ``rule``, ``unmeasured``.
+        ``picked``, ``fp32``, ``reduced``, ``ranking``, ``rejected``, ``by``, ``rule``,
+        ``unmeasured``, ``metric``, ``limit``.
 
     Raises:
         BudgetError: No candidate passes.
@@ -65,6 +66,7 @@ def choose(
         "reduced": best["reduced"] and best["reduced"]["candidate"],
         "ranking": ranking,
         "rejected": [*(row for row in rows if row["why"]), *spec.get("failed", ())],
+        "by": by,
         "rule": _rule(spec["pick"], order, by),
         "unmeasured": order is not None,
         "metric": goal["primary"],

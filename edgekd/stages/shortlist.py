@@ -28,9 +28,8 @@ def shortlist(
     whoever they displaced comes back, unless one that holds is clearly faster.
 
     Args:
-        spec: ``candidates``, ``keep`` (candidates that must stay), ``verdicts`` (scored candidate
-            → why it is rejected, empty when it holds), ``by`` (``cpu_ms`` or ``wall_ms``),
-            ``step``.
+        spec: ``candidates``, ``verdicts`` (scored candidate → why it is rejected, empty when it
+            holds), ``by`` (``cpu_ms`` or ``wall_ms``), ``step``.
         inputs: Per candidate ``build:ID``, ``parity:ID``, and ``check:ID`` where there is one.
         out: Gets nothing.
         emit: Progress.
@@ -39,7 +38,7 @@ def shortlist(
         ``kept`` (ids: what holds, and what is to be scored next), ``dropped`` (rows with ``why``).
     """
     rows = [_row(identity, inputs, spec["by"]) for identity in spec["candidates"]]
-    kept, dropped = split(rows, spec["keep"], spec["verdicts"])
+    kept, dropped = split(rows, spec["verdicts"])
     emit(Event("note", spec["step"], f"{len(kept)} of {len(rows)} candidates go on"))
     return {"kept": [row["candidate"] for row in kept], "dropped": dropped}
 
@@ -69,7 +68,6 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 def split(
     rows: Sequence[dict[str, Any]],
-    keep: Sequence[str] = (),
     verdicts: Mapping[str, str] | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Divide rows into those that go on, fastest first, and those that do not, with reasons.
@@ -80,9 +78,9 @@ def split(
     fit = [r for r in rows if not r["why"] and not said.get(r["candidate"])]
     fit.sort(key=lambda r: (r["quick_ms"], r["candidate"]))
     held = {r["candidate"] for r in fit if r["candidate"] in said}
-    certain = held | {*keep} | (set() if said else _certain(fit))
+    certain = held | (set() if said else _certain(fit))
     dropped = [row for row in rows if row["why"]]
-    places = FINALISTS - len(certain - {*keep})
+    places = FINALISTS - len(certain)
     kept = []
     for row in fit:
         if row["candidate"] in certain:
