@@ -559,7 +559,7 @@ def _teacher_claim(ratios: Mapping[str, Any]) -> str:
     def less(what: str) -> str:
         return f"{100 * (1 - ratios[what]['student'] / ratios[what]['teacher']):.1f} % fewer"
 
-    names = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+    names = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
     times = [
         f"{row['teacher_cpu_ms']:.3g} → {row['student_cpu_ms']:.3g} ms in"
         f" {names.get(row['runtime'], row['runtime'])} (1/{row['ratio']:.1f})"

@@ -282,15 +282,18 @@ def beside(
     files = tuple(base_of(recipe) / f for f in recipe.files)
     contract = plain(recipe.teacher.input or recipe.input)
     yield [_export(recipe, target, "export:teacher", "teacher", input=contract)]
+    if converted(chosen):
+        shown = {"network": "teacher", "export": "export:teacher"}
+        yield [replace(_converted(recipe, contract), name="convert:teacher", inputs=shown)]
     timing = {"data": plain(recipe.data), "measure": _measure(target)}
     for candidate in chosen:
-        if candidate.precision != "fp32" or form(candidate.backend) != "onnx":
+        if candidate.precision != "fp32" or candidate.same_as:
             continue
         packages = (*EXPORT, *_packages(candidate))
-        made = f"build:teacher-{candidate.id}"
-        build = {"candidate": plain(candidate), **_made_by(candidate.backend)}
+        build = _build(candidate, packages)
+        theirs = {name: f"{step}:teacher" for name, step in build.inputs.items()}
         yield [
-            Step(made, stage("build"), build, {"export": "export:teacher"}, (), packages),
+            replace(build, name=f"build:teacher-{candidate.id}", inputs=theirs),
             *(
                 Step(
                     f"profile:{name}",
@@ -482,9 +485,10 @@ def converted(chosen: Sequence[Candidate]) -> list[str]:
     return [c.id for c in chosen if form(c.backend) == "tflite"]
 
 
-def _converted(recipe: Recipe) -> Step:
-    """The student as a float .tflite."""
-    spec = {"input": plain(recipe.input), "toolchain": LITERT.digest, **_made_by("litert")}
+def _converted(recipe: Recipe, contract: Json = None) -> Step:
+    """The student as a float .tflite; another network by its own input contract."""
+    shape = contract or plain(recipe.input)
+    spec = {"input": shape, "toolchain": LITERT.digest, **_made_by("litert")}
     inputs = {"network": "distill", "export": "export"}
     return Step("convert", stage("convert"), spec, inputs, (), TRAINING)
 

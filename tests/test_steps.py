@@ -89,3 +89,34 @@ def test_what_the_agent_runs_is_part_of_a_measurement(tmp_path):
         keys.add(steps.Step(name, steps.stage(name), {}))
         alone = code_digest([steps.stage(name)], Path.cwd())
         assert (keys.made_of[name]["code"] == alone) == own
+
+
+def test_teacher_and_student_are_timed_in_the_same_runtimes():
+    """A chain a runtime, from the teacher's own export; never for a quantised candidate."""
+    from edgekd.backends.base import Candidate
+
+    names = (("onnxruntime", "ort"), ("openvino", "ov"), ("litert", "litert"))
+    chosen = [
+        Candidate(f"{short}-{precision}", name, name, precision, "auto")
+        for name, short in names
+        for precision in ("fp32", "int8")
+    ]
+    asked = dataclasses.replace(recipe(), time_teacher=True)
+    chains = list(steps.beside(asked, load_target("cpu"), chosen))
+    named = {step.name: step for chain in chains for step in chain}
+    assert list(named) == [
+        "export:teacher", "convert:teacher",
+        "build:teacher-ort-fp32", "profile:teacher-ort-fp32", "profile:ort-fp32",
+        "build:teacher-ov-fp32", "profile:teacher-ov-fp32", "profile:ov-fp32",
+        "build:teacher-litert-fp32", "profile:teacher-litert-fp32", "profile:litert-fp32",
+    ]  # fmt: skip
+    assert named["export:teacher"].inputs == {"network": "teacher"}
+    assert named["convert:teacher"].inputs == {"network": "teacher", "export": "export:teacher"}
+    assert named["build:teacher-ort-fp32"].inputs == {"export": "export:teacher"}
+    assert named["build:teacher-litert-fp32"].inputs["converted"] == "convert:teacher"
+    assert named["profile:teacher-ov-fp32"].inputs == {"artefact": "build:teacher-ov-fp32"}
+    # The student's profile is the very step that the search walks.
+    usual = {s.name: s for s in steps.built(asked, load_target("cpu"), chosen[:1])}
+    assert named["profile:ort-fp32"] == usual["profile:ort-fp32"]
+    assert list(steps.beside(asked, load_target("cpu"), chosen, "no device")) == []
+    assert list(steps.beside(recipe(), load_target("cpu"), chosen)) == []
