@@ -286,9 +286,8 @@ def beside(
         shown = {"network": "teacher", "export": "export:teacher"}
         yield [replace(_converted(recipe, contract), name="convert:teacher", inputs=shown)]
     timing = {"data": plain(recipe.data), "measure": _measure(target)}
-    for candidate in chosen:
-        if candidate.precision != "fp32" or candidate.same_as:
-            continue
+    once = {c.runtime: c for c in reversed(chosen) if c.precision == "fp32" and not c.same_as}
+    for candidate in reversed(once.values()):
         packages = (*EXPORT, *_packages(candidate))
         build = _build(candidate, packages)
         theirs = {name: f"{step}:teacher" for name, step in build.inputs.items()}
