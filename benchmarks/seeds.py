@@ -60,7 +60,7 @@ def one_seed(
             walk.step(step)
     walk.step(steps.exported(recipe, target))
     for step in steps.built(recipe, target, chosen):
-        if step.name.startswith("build:"):
+        if step.name.partition(":")[0] in ("convert", "calibrate", "build"):
             walk.step(step)
     for candidate in chosen:
         walk.step(steps.tested(recipe, candidate.id))
