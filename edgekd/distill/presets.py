@@ -184,10 +184,11 @@ _ROWS = (
             Term("label", "contrastive"),
             Term("features", "kl", "crosssim", args={"temperature": 1.0}),
             Term("features", "icl"),
-            Term("features", "mse", "l2towers", project="linear", weight=2000.0),
+            Term("features", "mse", "l2towers", weight=2000.0),
         ),
         "from paper", "features", ("towers",),
-        note="the cross scale is 1/0.07, where the paper's code has its logarithm",
+        note="both embed in the same width; the cross scale is 1/0.07, where the paper's code has"
+        " its logarithm",
     ),
     Preset(
         "cliprd", "two towers: alike in both and across",
@@ -195,10 +196,10 @@ _ROWS = (
         (
             Term("label", "contrastive"),
             Term("features", "kl", "crosssim", args={"temperature": 1.0}),
-            Term("features", "icl", project="linear"),
-            Term("features", "mse", "l2towers", project="linear", weight=2000.0),
-            Term("features", "vrd", project="linear"),
-            Term("features", "xrd", project="linear"),
+            Term("features", "icl"),
+            Term("features", "mse", "l2towers", weight=2000.0),
+            Term("features", "vrd"),
+            Term("features", "xrd"),
         ),
         "reconstruction", "features", ("towers",),
         note="VRD and XRD are not least at student = teacher: regularisers",
