@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from edgekd.discover import load_recipe
 from edgekd.distill import terms
 from edgekd.events import silent
 from edgekd.run import Walk
+from edgekd.spec import Call, Network
 from edgekd.store import Digests, Store
 from tests.project import make
 
@@ -56,9 +58,8 @@ def _keys(recipe, folder):
 
 def test_a_student_learns_by_it(project):
     make(project)
-    from dataclasses import replace
-
-    recipe = replace(asked(), distill="always")
+    small = Network(Call("edgekd.models.conv4:conv4", {"maps": 4, "classes": 3}), label="small")
+    recipe = replace(asked(), teacher=small, student=small, distill="always")
     walk = Walk(recipe, Store(project / "store"), silent)
     for step in steps.learned(recipe, lambda name: walk.done[name].facts):
         walk.step(step)
