@@ -598,19 +598,21 @@ def summary(done: dict[tuple[str, str, int], dict[str, Any]]) -> list[dict[str, 
 def _verdict(method: str, gains: Sequence[float]) -> str:
     if method in ("control", "teacher"):
         return ""
+    if len(gains) == 1:
+        return "one seed"
     if min(gains) > 0:
         return "helps"
     return "hurts" if max(gains) < 0 else "unclear"
 
 
-def markdown(rows: Sequence[dict[str, Any]], seeds: int) -> str:
-    """Write the tables."""
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """Write the tables; what was not run is named below them."""
     lines = [
         "# Methods, measured",
         "",
         "`python benchmarks/methods.py --out benchmarks/results/methods.json --processes 2`",
         "",
-        f"Mean ± sample deviation over {seeds} seeds on the test split (data fixed; teacher,"
+        "Mean ± sample deviation over the seeds on the test split (data fixed; teacher,"
         " student and order differ). *Gain* is over the control of the same seed: the same"
         " student, the same steps, no teacher; beside it the least and the greatest of the seeds."
         " *Helps* and *hurts* are said where all seeds agree. Every method has its preset's"
@@ -623,11 +625,15 @@ def markdown(rows: Sequence[dict[str, Any]], seeds: int) -> str:
             "",
             f"## {name}: {task.title}",
             "",
-            f"| method | parameters | {task.unit} | gain | least … greatest | | CPU, s |",
-            "| :--- | ---: | ---: | ---: | ---: | :--- | ---: |",
+            f"| method | parameters | seeds | {task.unit} | gain | least … greatest | | CPU, s |",
+            "| :--- | ---: | ---: | ---: | ---: | ---: | :--- | ---: |",
         ]
-        lines += [_line(row) for row in rows if row["task"] == name]
-    return "\n".join(lines) + "\n"
+        mine = [row for row in rows if row["task"] == name]
+        lines += [_line(row) for row in mine]
+        left = [m for m in task.methods if m not in {row["method"] for row in mine}]
+        lines += ["", f"Not run: {', '.join(left)}."] if left else []
+    lines += ["", *(f"Not run: task {n}." for n in TASKS if n not in {r["task"] for r in rows})]
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -635,7 +641,7 @@ def _line(row: dict[str, Any]) -> str:
     own = row["method"] == "control"
     gain = "" if own else f"{row['gain']:+.2f}"
     between = "" if own else f"{min(row['gains']):+.2f} … {max(row['gains']):+.2f}"
-    cells = (row["method"], f"{row['params']:,}", f"{row['mean']:.2f}{spread}", gain, between,
+    cells = (row["method"], f"{row['params']:,}", str(len(row["scores"])), f"{row['mean']:.2f}{spread}", gain, between,
              row["verdict"], f"{row['cpu_s']:.1f}")  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
@@ -663,8 +669,8 @@ def main() -> None:
         "rows": rows,
     }
     asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    asked.out.with_suffix(".md").write_text(markdown(rows, len(asked.seeds)), encoding="utf-8")
-    print(markdown(rows, len(asked.seeds)))
+    asked.out.with_suffix(".md").write_text(markdown(rows), encoding="utf-8")
+    print(markdown(rows))
 
 
 if __name__ == "__main__":

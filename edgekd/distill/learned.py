@@ -131,10 +131,14 @@ class Denoised(nn.Module):
         return F.mse_loss(self._predict(mixed, at), noise)
 
     def _clean(self, x: Tensor) -> Tensor:
-        """Mix in as much noise as the student seems to lack, then take the steps back."""
+        """Mix in as much noise as the student seems to lack, then take the steps back.
+
+        They begin at half of the levels: at the last one the first step divides by 0.006, and the
+        loss of an untrained denoiser drowns all others.
+        """
         share = torch.sigmoid(self.adapt(x.mean(1, keepdim=True)))
         x = share * x + (1 - share) * torch.randn_like(x)
-        places = torch.linspace(self.total - 1, 0, self.steps + 1).long().tolist()
+        places = torch.linspace(self.total // 2, 0, self.steps + 1).long().tolist()
         for here, after in itertools.pairwise(places):
             at = torch.full((len(x),), here, device=x.device)
             noise = self._predict(x, at)

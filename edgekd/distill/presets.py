@@ -146,15 +146,15 @@ _ROWS = (
     Preset(
         "crd", "tell the sample's own teacher from others", "CE + 0.8·NCE(v_s, v_t, memory)",
         "arXiv 1910.10699",
-        (CE, Term("features", "crd", weight=0.8, args={"negatives": 1024.0})), "from paper",
+        (CE, Term("features", "crd", weight=0.8, args={"negatives": 256.0})), "from paper",
         "features", ("features",),
-        note="1024 negatives for small data and memory, 16384 in the paper",
+        note="256 negatives for small data and memory, 16384 in the paper",
     ),
     Preset(
         "diffkd", "denoise the student's features first",
         "CE + MSE(DDIM(F_s), F_t) + MSE(ε(F_t + noise), noise)", "arXiv 2305.15712",
         (CE, Term("map", "diffusion")), "from paper", "features", ("map",),
-        note="1×1 layers; features are not compressed",
+        note="1×1 layers; features are not compressed; cleaning begins at half of the noise",
     ),
     Preset(
         "amfd", "attentive regions (MEA)",

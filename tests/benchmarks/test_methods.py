@@ -37,8 +37,11 @@ def test_a_row_says_helps_only_where_all_seeds_agree():
         "control": "", "kd": "helps", "dkd": "unclear", "at": "hurts",
     }  # fmt: skip
     assert rows["kd"]["gain"] == 3
-    text = methods.markdown(list(rows.values()), 2)
-    assert "| kd | 7 | 58.00 ± 4.24 | +3.00 | +1.00 … +5.00 | helps | 1.0 |" in text
+    assert methods._verdict("kd", [3.0]) == "one seed"
+    text = methods.markdown(list(rows.values()))
+    assert "Not run: task towers." in text
+    assert "Not run: reverse-kl" in text
+    assert "| kd | 7 | 2 | 58.00 ± 4.24 | +3.00 | +1.00 … +5.00 | helps | 1.0 |" in text
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
