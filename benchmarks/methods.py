@@ -641,8 +641,16 @@ def _line(row: dict[str, Any]) -> str:
     own = row["method"] == "control"
     gain = "" if own else f"{row['gain']:+.2f}"
     between = "" if own else f"{min(row['gains']):+.2f} … {max(row['gains']):+.2f}"
-    cells = (row["method"], f"{row['params']:,}", str(len(row["scores"])),
-             f"{row['mean']:.2f}{spread}", gain, between, row["verdict"], f"{row['cpu_s']:.1f}")  # fmt: skip
+    cells = (
+        row["method"],
+        f"{row['params']:,}",
+        str(len(row["scores"])),
+        f"{row['mean']:.2f}{spread}",
+        gain,
+        between,
+        row["verdict"],
+        f"{row['cpu_s']:.1f}",
+    )
     return "| " + " | ".join(cells) + " |"
 
 
