@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import seeds
 from edgekd.table import markdown
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +23,15 @@ def test_tables_are_those_of_the_committed_results():
         assert table.strip() == markdown(results).strip()
 
 
+def test_seeds_are_those_of_the_committed_results():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"<!-- seeds: (\S+) -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
+    assert found
+    for name, table in found:
+        results = json.loads((ROOT / name).read_text(encoding="utf-8"))
+        assert table.strip() == seeds.text(results).strip()
+
+
 def test_the_printed_output_agrees_with_the_results():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     results = json.loads((ROOT / "benchmarks/results/mobilevit-cpu.json").read_text("utf-8"))
@@ -33,6 +43,8 @@ def test_the_printed_output_agrees_with_the_results():
 
 BOARD = "needs a board"
 SELF = "is what runs these tests"
+CORES = "tests/firmware/test_to_the_core.py runs it"
+SLOW = "slow: "
 FIRST = ".venv/bin/edgekd compress --recipe mobilevit --target cpu"
 # command of the README → what the quick run executes in its place ("" for the command itself,
 # after the bundle of the first one is there), or why it cannot be run here
@@ -41,9 +53,21 @@ COMMANDS = {
     "edgekd verify out/mobilevit-cpu": "",
     "edgekd verify --hashes-only out/mobilevit-cpu": "",
     "edgekd verify --task out/mobilevit-cpu": "",
+    "edgekd enroll out/mobilevit-cpu PICTURES --out enrolled": "",
+    "edgekd methods": "",
+    "edgekd methods dkd": "",
+    "edgekd methods --papers": "",
     "edgekd compress --recipe mobilevit --target jetson --allow-unbuilt": "{} --set preset=smoke",
     "edgekd compress --recipe mobilevit --target jetson --on ssh:orin": BOARD,
     "edgekd doctor --target jetson --on ssh:orin": BOARD,
+    "edgekd setup litert": CORES,
+    "edgekd compress --recipe decision_transformer --target mcu-m4 --target mcu-m33"
+    " --set preset=smoke": CORES,
+    "edgekd compress --recipe liteinception --target cpu": SLOW + "{} --set preset=smoke",
+    "edgekd compress --recipe liteinception --target cpu --set stage=2 --out out/stage2": SLOW
+    + "{} --set preset=smoke",
+    "python -m benchmarks.cascade out/liteinception-cpu out/stage2": SLOW,
+    "python -m benchmarks.explain out/stage2": SLOW,
     "bash .ci/run": SELF,
 }
 
@@ -63,24 +87,50 @@ def test_every_command_is_known_here():
     assert sum(line.endswith(FIRST) for line in readme_commands()) == 1
 
 
+def _run(command, instead, folder):
+    environment = {**os.environ, "EDGEKD_STORE": str(folder / "store"), "PYTHONPATH": str(ROOT)}
+    words = shlex.split(instead.format(command) or command)
+    program = {"edgekd": ["-m", "edgekd"], "python": []}[words[0]]
+    done = subprocess.run(
+        [sys.executable, *program, *words[1:]],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+
+def _pictures(folder):
+    """A few icons as a user's own pictures, a folder a class."""
+    from PIL import Image
+
+    from edgekd.data.icons import icons
+
+    test = icons(size=64).test
+    for label in range(3):
+        place = folder / "PICTURES" / test.classes[label]
+        place.mkdir(parents=True)
+        for number in (test.labels == label).nonzero()[0][:4]:
+            Image.fromarray(test[int(number)][0]).save(place / f"{number}.png")
+
+
 @pytest.mark.system
 @pytest.mark.timeout(1200)
 def test_its_commands_run(tmp_path):
-    environment = {**os.environ, "EDGEKD_STORE": str(tmp_path / "store"), "PYTHONPATH": str(ROOT)}
+    _pictures(tmp_path)
     for command, instead in COMMANDS.items():
-        if instead in (BOARD, SELF):
-            continue
-        words = shlex.split(instead.format(command) or command)
-        program = {"edgekd": ["-m", "edgekd"], "python": []}[words[0]]
-        done = subprocess.run(
-            [sys.executable, *program, *words[1:]],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        if instead not in (BOARD, SELF, CORES) and not instead.startswith(SLOW):
+            _run(command, instead, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_its_longer_commands_run(tmp_path):
+    for command, instead in COMMANDS.items():
+        if instead.startswith(SLOW):
+            _run(command, instead.removeprefix(SLOW), tmp_path)
 
 
 @pytest.mark.slow
