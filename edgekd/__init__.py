@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgekd.bench.gate import gate
     from edgekd.bench.side_by_side import compare
     from edgekd.bundle import open_bundle
+    from edgekd.direct import Source, export, quantize
     from edgekd.discover import load_recipe, load_target
     from edgekd.distill.presets import methods
     from edgekd.enroll import enroll
@@ -44,6 +45,7 @@ __all__ = [
     "Objective",
     "Quantize",
     "Recipe",
+    "Source",
     "Term",
     "Train",
     "__version__",
@@ -52,6 +54,7 @@ __all__ = [
     "compress",
     "enroll",
     "errors",
+    "export",
     "gate",
     "load_recipe",
     "load_target",
@@ -59,6 +62,7 @@ __all__ = [
     "open_bundle",
     "plan",
     "profile",
+    "quantize",
     "setup",
     "verify",
 ]
@@ -68,6 +72,8 @@ _HOME = {
     "compare": "edgekd.bench.side_by_side",
     "compress": "edgekd.api",
     "enroll": "edgekd.enroll",
+    "Source": "edgekd.direct",
+    "export": "edgekd.direct",
     "gate": "edgekd.bench.gate",
     "load_recipe": "edgekd.discover",
     "load_target": "edgekd.discover",
@@ -75,6 +81,7 @@ _HOME = {
     "open_bundle": "edgekd.bundle",
     "plan": "edgekd.api",
     "profile": "edgekd.api",
+    "quantize": "edgekd.direct",
     "setup": "edgekd.environments",
     "verify": "edgekd.verify",
 }

@@ -49,6 +49,10 @@ def verdict(
         budget: Limits of ``size_mib`` and ``peak_memory_mib``.
     """
     loss = loss_of(val, goal)
+    if loss > drop and goal.get("floor"):
+        name = goal["primary"]
+        found, least = (one["metrics"][name]["value"] for one in (val, goal))
+        return f"fidelity: {name} {found:.1f}, at least {least:g} asked"
     if loss > drop:
         return f"task metric: lost {100 * loss:.2f} %, limit {100 * drop:g} %"
     return _over(budget, size / 2**20, latency)

@@ -23,6 +23,8 @@ __all__ = ["COMMANDS", "cli", "main"]
 
 COMMANDS = {
     "compress": "Distil, quantise, prove and bundle: from a recipe to an artefact.",
+    "quantize": "Find the fastest faithful artefact of a network.",
+    "export": "Write a network as ONNX; compare its outputs after every pass.",
     "plan": "Print what compress would run, what is cached, and why.",
     "verify": "Prove a bundle again: hashes, schema, golden outputs.",
     "enroll": "Learn classes from a few pictures; bake them into the graph.",

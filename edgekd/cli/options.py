@@ -105,6 +105,15 @@ def asked(function: _F) -> _F:
     return function
 
 
+PICK = click.option(
+    "--pick",
+    callback=_pick,
+    metavar=f"[{'|'.join(PICKS)}|NAME|INDEX]",
+    help="Take this candidate instead of the fastest within the metric's limit; what is "
+    "measured already is not measured again.",
+)
+"""The option ``--pick``."""
+
 _ASKED: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--recipe",
@@ -143,13 +152,7 @@ _ASKED: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         help="What trains.",
     ),
-    click.option(
-        "--pick",
-        callback=_pick,
-        metavar=f"[{'|'.join(PICKS)}|NAME|INDEX]",
-        help="Take this candidate instead of the fastest within the metric's limit; what is "
-        "measured already is not measured again.",
-    ),
+    PICK,
     click.option(
         "--like",
         type=click.Path(exists=True, path_type=Path),
