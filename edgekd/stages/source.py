@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,12 +115,16 @@ def _program(path: Path) -> Any:
 
     silence()
     try:
-        program = torch.export.load(str(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.load(str(path))
     except Exception as error:
         text = " ".join(str(error).split())[:300]
         raise DataError(f"this is no readable .pt2: {text}", at=str(path)) from error
     try:
-        made = torch.onnx.export(program, dynamo=True, optimize=True, verbose=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = torch.onnx.export(program, dynamo=True, optimize=True, verbose=False)
     except Exception as error:
         text = " ".join(str(error).split())[:300]
         raise StageError(f"the program cannot be exported to ONNX: {text}", at=str(path)) from error
