@@ -84,6 +84,7 @@ def test_the_public_names_are_these():
         "Objective",
         "Quantize",
         "Recipe",
+        "Source",
         "Term",
         "Train",
         "__version__",
@@ -92,6 +93,7 @@ def test_the_public_names_are_these():
         "compress",
         "enroll",
         "errors",
+        "export",
         "gate",
         "load_recipe",
         "load_target",
@@ -99,6 +101,7 @@ def test_the_public_names_are_these():
         "open_bundle",
         "plan",
         "profile",
+        "quantize",
         "setup",
         "verify",
     ]
