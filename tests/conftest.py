@@ -10,9 +10,14 @@ import importlib.util
 import os
 import shutil
 
+import hypothesis
 import pytest
 
 from edgekd.environments import environment
+
+# A busy machine is no reason to fail: times are the benchmarks' affair.
+hypothesis.settings.register_profile("edgekd", deadline=None)
+hypothesis.settings.load_profile("edgekd")
 
 _MISSING = pytest.StashKey[dict[str, str]]()
 

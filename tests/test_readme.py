@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import seeds
@@ -54,6 +55,8 @@ COMMANDS = {
     "edgekd verify --hashes-only out/mobilevit-cpu": "",
     "edgekd verify --task out/mobilevit-cpu": "",
     "edgekd enroll out/mobilevit-cpu PICTURES --out enrolled": "",
+    "edgekd quantize net.py:build --data samples.npz --target cpu --out quantised": "",
+    "edgekd export net.py:build --data samples.npz --out model.onnx": "",
     "edgekd methods": "",
     "edgekd methods dkd": "",
     "edgekd methods --papers": "",
@@ -116,10 +119,21 @@ def _pictures(folder):
             Image.fromarray(test[int(number)][0]).save(place / f"{number}.png")
 
 
+NETWORK = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 4))
+"""
+
+
 @pytest.mark.system
 @pytest.mark.timeout(1200)
 def test_its_commands_run(tmp_path):
     _pictures(tmp_path)
+    (tmp_path / "net.py").write_text(NETWORK)
+    samples = np.random.default_rng(0).normal(size=(32, 3, 16, 16)).astype(np.float32)
+    np.savez(tmp_path / "samples.npz", input=samples)
     for command, instead in COMMANDS.items():
         if instead not in (BOARD, SELF, CORES) and not instead.startswith(SLOW):
             _run(command, instead, tmp_path)
