@@ -65,7 +65,7 @@ COMMANDS = {
     "edgekd doctor --target jetson --on ssh:orin": BOARD,
     "edgekd setup litert": CORES,
     "edgekd compress --recipe decision_transformer --target mcu-m4 --target mcu-m33"
-    " --set preset=smoke": CORES,
+    " --set preset=smoke --set distill=always": CORES,
     "edgekd compress --recipe liteinception --target cpu": SLOW + "{} --set preset=smoke",
     "edgekd compress --recipe liteinception --target cpu --set stage=2 --out out/stage2": SLOW
     + "{} --set preset=smoke",

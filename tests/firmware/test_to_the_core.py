@@ -22,7 +22,7 @@ pytestmark = [
 def test_a_battery_controller_reaches_two_cores(tmp_path):
     said = edgekd(
         tmp_path, "compress", "--recipe", "decision_transformer", "--target", "mcu-m4",
-        "--target", "mcu-m33", "--set", "preset=smoke",
+        "--target", "mcu-m33", "--set", "preset=smoke", "--set", "distill=always",
     )  # fmt: skip
     for name, core in (("mcu-m4", "cortex-m4"), ("mcu-m33", "cortex-m33")):
         bundle = tmp_path / "out" / f"decision_transformer-{name}"
