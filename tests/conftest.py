@@ -1,7 +1,8 @@
 """Tests that need a tool or package which a user's machine may lack.
 
-`@pytest.mark.needs("qemu-system-arm", install="apt-get install qemu-system-arm")` skips where it
-is missing and says so at the end, with the line that installs it; under CI=true it fails instead.
+Whatever is skipped is said at the end, with what installs it. Under CI=true a skip is a failure,
+since `.ci/run` installs what the tests wait for; only what no installation brings is excused.
+`@pytest.mark.needs("qemu-system-arm", install="apt-get install qemu-system-arm")` is the short form.
 """
 
 from __future__ import annotations
@@ -19,6 +20,16 @@ from edgekd.environments import environment
 hypothesis.settings.register_profile("edgekd", deadline=None)
 hypothesis.settings.load_profile("edgekd")
 
+EXCUSED = {
+    "this processor lacks the precision",
+    "this CPU has no bf16",
+    "this CPU has f16",
+    "cannot mount a file system here",
+    "renameat2 is Linux's",
+    "no FIFOs",
+    "no /proc",
+}
+"""Reasons to skip that no installation takes away."""
 _MISSING = pytest.StashKey[dict[str, str]]()
 
 
@@ -43,13 +54,29 @@ def present(name):
 def pytest_runtest_setup(item):
     for mark in item.iter_markers("needs"):
         lacking = [name for name in mark.args if not present(name)]
-        if not lacking:
-            continue
-        why = f"{' and '.join(lacking)} missing: {mark.kwargs['install']}"
-        item.config.stash[_MISSING][why] = item.nodeid
-        if os.environ.get("CI") == "true":
-            pytest.fail(why, pytrace=False)
-        pytest.skip(why)
+        if lacking:
+            pytest.skip(f"{' and '.join(lacking)} missing: {mark.kwargs['install']}")
+
+
+def judged(report, config):
+    """Remember why a test, or a file of tests, was skipped; in CI it fails."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        why = str(report.longrepr[2]).removeprefix("Skipped: ")
+        config.stash[_MISSING][why] = report.nodeid
+        if os.environ.get("CI") == "true" and why not in EXCUSED:
+            report.outcome = "failed"
+            report.longrepr = f"skipped, which CI does not: {why}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return judged((yield), item.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return judged((yield), collector.config)
 
 
 def pytest_terminal_summary(terminalreporter, config):
