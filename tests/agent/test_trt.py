@@ -162,7 +162,7 @@ def package(tmp_path, monkeypatch):
     """A package ``tensorrt``, and CUDA's library compiled from the lines above."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
-        pytest.skip("no C compiler")
+        pytest.skip("no C compiler: apt-get install gcc libc6-dev")
     (tmp_path / "cuda.c").write_text(CUDA)
     library = tmp_path / "libcudart.so"
     command = [compiler, "-shared", "-fPIC", str(tmp_path / "cuda.c"), "-o", str(library)]

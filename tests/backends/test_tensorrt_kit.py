@@ -107,7 +107,7 @@ def test_without_trtexec(folder):
 def runner(folder):
     compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None:
-        pytest.skip("no C++ compiler")
+        pytest.skip("no C++ compiler: apt-get install g++")
     program = folder / "runner" / "runner"
     command = [compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-I", str(FAKE)]
     command += [f'-DEDGEKD_GOLDEN_FOLDER="{folder / "runner" / "golden"}"']

@@ -136,13 +136,12 @@ def test_the_command_prints_a_table_and_writes_a_page(bundle, capfd, tmp_path):
     assert "Side by side" in (tmp_path / "c.html").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.system
+@pytest.mark.needs("chromium", install="apt-get install chromium")
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_pages_in_chromium(dark, tmp_path, bundle, monkeypatch):
-    """Slow: starts a browser, which CI has not (400 MB for two pages of SVG)."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no chromium here: apt-get install chromium")
+    """Looked at as a reader would: not blank, light and dark."""
+    chromium = shutil.which("chromium")
     Image = pytest.importorskip("PIL.Image")
     monkeypatch.setattr(side_by_side, "rounds", lambda *_, **__: made.rounds(1.04))
     compared = side_by_side.compare(bundle("a"), bundle("b"), rounds=12)

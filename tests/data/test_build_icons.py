@@ -181,7 +181,7 @@ def test_words(name, found):
 def test_the_embedded_file_is_what_npm_gives(tmp_path):
     pytest.importorskip("resvg_py")
     if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
+        pytest.skip("npm is not installed: apt-get install npm")
     facts = build_icons(None, tmp_path, lambda line: None)
     assert facts["classes"] == {"train": 240, "val": 46, "test": 106}
     for name in FILES:
