@@ -515,7 +515,7 @@ def _optional(walk: Walk, chain: Sequence[steps.Step]) -> None:
         try:
             if not walk.has(step) and set(step.inputs.values()) <= set(walk.done):
                 walk.step(step)
-        except StageError as error:
+        except (StageError, SetupError) as error:
             walk.emit(Event("warning", step.name, f"{error.what}; it is left out"))
             return
 
@@ -542,10 +542,9 @@ def _files(
     walk: Walk, target: Target, manifest: Mapping[str, Any], scratch: Path
 ) -> dict[str, Path | bytes]:
     """Everything in the bundle but its manifest, by place."""
-    import numpy as np
-
     from edgekd.data.show import load_examples
     from edgekd.report import render_report
+    from edgekd.search import golden_of
     from edgekd.spec import plain
     from edgekd.tasks.open import open_task
 
@@ -554,10 +553,7 @@ def _files(
         name: shipped / Path(name).relative_to("model") for name in manifest["artefact"]["files"]
     }
     picked = manifest["artefact"]["candidate"]
-    with np.load(walk.whole("export").path / "golden.npz") as golden:
-        inputs = {n: golden[n] for n in golden.files if not n.startswith("output:")}
-    with np.load(walk.whole(f"parity:{picked}").path / "outputs.npz") as outputs:
-        golden = {**inputs, **{n: outputs[n] for n in outputs.files}}
+    golden = golden_of(walk, picked)
     save_arrays(scratch / "golden.npz", golden)
     files["golden.npz"] = scratch / "golden.npz"
     if manifest["state"]:

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgekd import steps
 from edgekd.backends.base import Candidate, form
 from edgekd.calls import split_target
@@ -26,7 +24,7 @@ from edgekd.events import Emit, Event, silent
 from edgekd.frontier import explored
 from edgekd.inputs import save_arrays
 from edgekd.run import Walk
-from edgekd.search import Place, search
+from edgekd.search import Place, golden_of, search
 from edgekd.spec import Call, Input, Network, Objective, Quantize, Recipe, Train, plain
 from edgekd.store import Store
 from edgekd.target import Target
@@ -271,12 +269,6 @@ def _write(
     shipped = walk.whole(f"choose:{target.name}").path / "shipped"
     picked = choice["picked"]
     artefact = json.loads((shipped / "artefact.json").read_text())
-    with (
-        np.load(walk.whole("export").path / "golden.npz") as source,
-        np.load(walk.whole(f"parity:{picked}").path / "outputs.npz") as own,
-    ):
-        inputs = {n: source[n] for n in source.files if not n.startswith("output:")}
-        golden = {**inputs, **{n: own[n] for n in own.files}}
     source_facts = walk.done["export"].facts
     facts = {
         "candidate": picked,
@@ -298,7 +290,7 @@ def _write(
         (made / "model").mkdir(parents=True)
         for name in artefact["files"]:
             shutil.copyfile(shipped / name, made / "model" / name)
-        save_arrays(made / "golden.npz", golden)
+        save_arrays(made / "golden.npz", golden_of(walk, picked))
         (made / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True), "utf-8")
         if out.exists():
             shutil.rmtree(out)

@@ -436,6 +436,8 @@ def _budget(evidence: Evidence, picked: str) -> dict[str, Any]:
             "latency_p99_ms": latency["wall_ms"]["p99"],
             "peak_memory_mib": latency["rss_mib"],
         }
+        energy = latency.get("energy", {}).get("net_mj")
+        values |= {} if energy is None else {"energy_mj": energy}
     unknown = [name for name in limits if name not in values]
     over = [
         f"{name} {values[name]:.4g} > {limit:g}"

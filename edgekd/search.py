@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekd import steps
 from edgekd.backends.base import Candidate
@@ -25,7 +25,10 @@ from edgekd.steps import Step
 from edgekd.target import Target
 from edgekd.verdict import verdict
 
-__all__ = ["Place", "planned", "search"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Place", "golden_of", "planned", "search"]
 
 FEW = 3
 """So few candidates need no shortlist."""
@@ -106,6 +109,18 @@ def planned(
             return
         yield step
         answer = found(step.name)
+
+
+def golden_of(walk: Walk, candidate: str) -> dict[str, NDArray[Any]]:
+    """Golden inputs, and as ``output:NAME`` what a candidate gave for them in its own runtime."""
+    import numpy as np
+
+    with (
+        np.load(walk.whole("export").path / "golden.npz") as source,
+        np.load(walk.whole(f"parity:{candidate}").path / "outputs.npz") as own,
+    ):
+        inputs = {n: source[n] for n in source.files if not n.startswith("output:")}
+        return {**inputs, **{n: own[n] for n in own.files}}
 
 
 class _Search:

@@ -27,3 +27,25 @@ def test_without_peaks_or_operations_nothing_is_claimed():
     row = ROW | {"latency": {"not_run": "no board"}}
     assert list(_floor_claim(load_target("cpu"), row)) == []
     assert list(_floor_claim(load_target("jetson"), row | {"macs": None})) == []
+
+
+def test_energy_that_was_measured_is_held_against_the_budget():
+    from types import SimpleNamespace
+
+    from edgekd.manifest import _budget
+    from edgekd.target import Limits
+
+    def rung(limit, energy):
+        latency = {"wall_ms": {"p50": 1.0, "p99": 2.0}, "rss_mib": 60.0, "energy": energy}
+        evidence = SimpleNamespace(
+            target=SimpleNamespace(limits=Limits(energy_mj=limit)),
+            latency=lambda name: latency,
+            facts=lambda step: {"bytes": 1},
+        )
+        return _budget(evidence, "ort-fp32")
+
+    assert rung(5, {"net_mj": 4.0})["status"] == "passed"
+    assert rung(5, {"net_mj": 6.0}) == {
+        "rung": "within budget", "status": "failed", "why": "energy_mj 6 > 5",
+    }  # fmt: skip
+    assert rung(5, {"not_run": "no power sensor"})["why"] == "not measured: energy_mj"

@@ -39,7 +39,8 @@ DAMAGE = (
     ValueError,
     OverflowError,
 )
-"""What reading a damaged archive may raise."""
+"""What reading a damaged archive may raise; zipfile raises NotImplementedError for a compression
+method or a version that it does not know, which is what a flipped byte in a header looks like."""
 
 _BLOCK = 1 << 20
 _SMALL = 64 << 20

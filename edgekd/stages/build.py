@@ -13,6 +13,7 @@ import numpy as np
 
 from edgekd.artefact import Artefact, open_artefact
 from edgekd.backends.base import Candidate, backend
+from edgekd.errors import StageError
 from edgekd.events import Emit
 
 
@@ -30,6 +31,10 @@ def build(
 
     Returns:
         The backend's facts.
+
+    Raises:
+        StageError: The backend fails, or the policy finds nothing to quantise: the float artefact
+            by another name must not stand in a table of quantised ones.
     """
     candidate = Candidate(**spec["candidate"])
     source = inputs["export"]
@@ -38,6 +43,8 @@ def build(
     if "converted" in inputs:
         model = inputs["converted"] / "model.tflite"
     facts = backend(candidate.backend).build(model, candidate, calibration, out, emit)
+    if candidate.precision.startswith("int") and not facts.get("quantised_ops", True):
+        raise StageError(f"{candidate.id} quantises no operator of this network")
     contract = open_artefact(source).input
     artefact = Artefact(
         out,
