@@ -628,6 +628,7 @@ class Keys:
 
     def __init__(self, recipe: Recipe, digests: Digests) -> None:
         self._base, self._digests = base_of(recipe), digests
+        self._codes: dict[tuple[str, ...], str] = {}
         self.of: dict[str, str] = {}
         self.made_of: dict[str, dict[str, Json]] = {}
 
@@ -637,7 +638,7 @@ class Keys:
         calls = sorted({step.stage, *_calls(step.spec), *runs})
         made_of = {
             "step": step.name,
-            "code": code_digest(calls, self._base),
+            "code": self._code(tuple(calls)),
             "spec": plain(step.spec),
             "inputs": {name: self.of[other] for name, other in step.inputs.items()},
             "files": {f.name: self._digest(f) for f in step.files},
@@ -648,6 +649,12 @@ class Keys:
         self.made_of[step.name] = made_of
         self.of[step.name] = key_of(made_of)
         return self.of[step.name]
+
+    def _code(self, calls: tuple[str, ...]) -> str:
+        """Digest of code, once a run: many steps call the same functions."""
+        if calls not in self._codes:
+            self._codes[calls] = code_digest(calls, self._base)
+        return self._codes[calls]
 
     def _digest(self, path: Path) -> str:
         if not path.exists():
