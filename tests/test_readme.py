@@ -36,10 +36,16 @@ def test_seeds_are_those_of_the_committed_results():
 def test_the_printed_output_agrees_with_the_results():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     results = json.loads((ROOT / "benchmarks/results/mobilevit-cpu.json").read_text("utf-8"))
-    for row in results["rows"]:
-        if row["kind"] in ("teacher", "control", "student"):
-            value = row["metrics"][row["primary"]]["value"]
-            assert f"{row['kind']}".ljust(12) + f"{value:.4g}" in text
+    row = next(row for row in results["rows"] if row["shipped"])
+    found = row["metrics"][row["primary"]]
+    wall = row["latency"]["wall_ms"]
+    assert (
+        f"{found['value']:.4g}  [{found['low']:.4g}, {found['high']:.4g}]  n={found['n']}" in text
+    )
+    assert f"p50 {wall['p50']:.3g} ms, p99 {wall['p99']:.3g} ms" in text
+    shown = text.split("```")
+    printed = " ".join(next(part for part in shown if "mobilevit-cpu: " in part).split())
+    assert all(" ".join(claim.split()) in printed for claim in results["claims"])
 
 
 BOARD = "needs a board"
