@@ -8,7 +8,7 @@ shifted, sheared and made noisy as MNIST-1D does (arXiv 2011.14439; the curves a
 student far smaller than its teacher. Where a method needs other inputs: *towers* (upper and lower
 half of a digit find one another), *heads* (one head a half, and a fused one), *rows* (the teacher
 sees all rows of a digit, the student two), *push* (a point is pushed to rest; the student acts in
-closed loop).
+closed loop), *alike* and *blocks* (digit pairs again, teacher and student of equal depth).
 
 Nothing is tuned by method: all have their preset's weights, and within a task the same steps. The
 test split is read once a training, at its end. Data are the same in all seeds; teacher, student
@@ -38,6 +38,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgekd.distill.clone import clone, fold
 from edgekd.distill.lesson import Lesson
 from edgekd.distill.presets import PRESETS
 from edgekd.distill.rollouts import Practice
@@ -254,6 +255,30 @@ class Flat(nn.Module):
         return out
 
 
+class Blocks(nn.Module):
+    """A residual perceptron: two blocks of two layers on a stream of ``width``."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.features = width
+        self.stem = nn.Linear(128, width)
+        self.up = nn.ModuleList(nn.Linear(width, inner) for _ in range(2))
+        self.down = nn.ModuleList(nn.Linear(inner, width) for _ in range(2))
+        self.head = nn.Linear(width, 100)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """(batch, width)."""
+        seen: Tensor = self.stem(x.flatten(1))
+        for up, down in zip(self.up, self.down, strict=True):
+            seen = seen + down(torch.relu(up(seen)))
+        return seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, 100)."""
+        out: Tensor = self.head(self.embed(x))
+        return out
+
+
 class Towers(nn.Module):
     """Upper and lower half of a digit, each to an embedding of 32: (batch, 64)."""
 
@@ -351,6 +376,7 @@ class Task:
 
 ALONE = {"logits", "features", "map"}
 CNN = tuple(p.name for p in PRESETS.values() if set(p.needs) <= ALONE and p.name != "none")
+CLONES = ("kd", "lrc", "lrc, labels alone")
 ACTING = Call("benchmarks.methods:acted")
 TASKS = {
     "pairs": Task(
@@ -388,6 +414,19 @@ TASKS = {
         lambda: Flat(2, 6, 1), minus_cost, "minus cost × 100", Train(100, lr=1e-2),
         Train(20, lr=1e-2), ("action", "action, on policy"), Input((2,)),
     ),
+    "alike": Task(
+        "digit pairs, convolutions of equal depth", pairs,
+        lambda: Net((1, 8, 16), ((24, 1), (48, 2)), 64, 100),
+        lambda: Net((1, 8, 16), ((6, 1), (8, 2)), 32, 100),
+        accuracy, "accuracy, %", Train(40, batch=128, lr=5e-3), Train(20, lr=3e-3), CLONES,
+        Input((1, 8, 16)),
+    ),
+    "blocks": Task(
+        "digit pairs, residual perceptrons of equal depth", pairs,
+        lambda: Blocks(128, 128), lambda: Blocks(32, 32),
+        accuracy, "accuracy, %", Train(40, batch=128, lr=5e-3), Train(20, lr=3e-3), CLONES,
+        Input((1, 8, 16)),
+    ),
 }  # fmt: skip
 """The teacher of *push* learns from 100 episodes of the expert without faults; see `_taught`."""
 
@@ -401,6 +440,7 @@ class Taught:
         judge: Raw samples → taps, for rollouts.
         score: On the test split.
         params: Of the network.
+        network: Itself, for students that are cloned from it.
     """
 
     outputs: TeacherOutputs | None = None
@@ -408,6 +448,7 @@ class Taught:
     score: float = math.nan
     params: int = 0
     cpu_s: float = field(default=0.0)
+    network: nn.Module | None = None
 
 
 def _lesson(task: Task, train: Samples, budget: Train, seed: int, input: Input) -> Lesson:
@@ -462,7 +503,7 @@ def _taught(task: Task, seed: int) -> Taught:
         taps = scaling(taps)
     outputs = TeacherOutputs(({name: value.numpy() for name, value in taps.items()},))
     score = task.score(in_process(network, contract), test)
-    return Taught(outputs, judge, score, _count(network), cpu)
+    return Taught(outputs, judge, score, _count(network), cpu, network)
 
 
 def _count(network: nn.Module) -> int:
@@ -474,8 +515,10 @@ def _control(task: Task) -> Objective:
 
 
 def _objective(task: Task, method: str) -> Objective:
-    name = method.partition(",")[0]
-    return Objective(name, PRESETS[name].terms)
+    name, _, how = method.partition(", ")
+    row = PRESETS[name]
+    terms = row.terms if how != "labels alone" else PRESETS["none"].terms
+    return Objective(name, terms, row.init)
 
 
 def one(task_name: str, method: str, seed: int, taught: Taught) -> dict[str, Any]:
@@ -498,11 +541,15 @@ def one(task_name: str, method: str, seed: int, taught: Taught) -> dict[str, Any
         )
     torch.manual_seed(seed)
     network = task.student()
+    if objective.init == "lowrank_clone" and taught.network is not None:
+        clone(network, taught.network)
     shapes = {} if taught.outputs is None else taught.outputs.shapes
     student = _student(task, lesson, network, objective, shapes)
     if any(term.source.startswith("peer:") for term in objective.terms):
         student.peer = _student(task, lesson, task.student(), objective, shapes)
     cpu = _fit(student, lesson)
+    if objective.init == "lowrank_clone":
+        fold(network, Prepare(task.input)(as_tensor(train.x[:32])))
     score = task.score(in_process(network.eval(), task.input), test)
     return {
         "task": task_name,

@@ -76,8 +76,7 @@ def compress(
     from edgekd.run import Walk
 
     walk = Walk(request.recipe, Store(store), emit, _device(device), on=on)
-    for step in steps.learned(request.recipe, lambda name: walk.done[name].facts):
-        walk.step(step)
+    _learn(walk)
     bundles = []
     for one, found, (chosen, missing), place in zip(
         request.targets, devices, plans, places, strict=True
@@ -91,6 +90,19 @@ def compress(
     if any(unproven) and not allow_unbuilt:
         raise _unbuilt(request.targets, unproven, bundles)
     return bundles
+
+
+def _learn(walk: Walk) -> None:
+    """Walk the steps up to the student; of objectives that are tried, one that fails is out."""
+    failed: dict[str, Mapping[str, Any]] = {}
+    for step in steps.learned(walk.recipe, lambda n: failed.get(n) or walk.done[n].facts):
+        try:
+            walk.step(step)
+        except StageError as error:
+            if not step.name.startswith(steps.TRIAL):
+                raise
+            failed[step.name] = {"failed": error.what}
+            walk.emit(Event("warning", step.name, f"{error.what}; it is out"))
 
 
 @dataclass(frozen=True)

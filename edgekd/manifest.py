@@ -13,8 +13,9 @@ import numpy as np
 
 from edgekd.artefact import open_artefact
 from edgekd.frontier import explored
+from edgekd.halving import told
 from edgekd.spec import Metric, Recipe, digest, plain
-from edgekd.steps import REFERENCES, base_of, installed
+from edgekd.steps import REFERENCES, TRIAL, base_of, installed
 from edgekd.store import Entry
 from edgekd.target import Target
 from edgekd.tasks.base import paired
@@ -128,6 +129,7 @@ def assemble(evidence: Evidence) -> dict[str, Any]:
         },
         "claims": claims(evidence, rows),
         **({"undistilled": why} if (why := evidence.undistilled) else {}),
+        **({"auto": auto} if (auto := _auto(evidence)) else {}),
         "training": {
             name: {k: evidence.facts(name)[k] for k in ("history", "epochs", "steps", "cpu_s")}
             for name in ("teacher", "control", "distill", *_baselines(evidence))
@@ -454,10 +456,14 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     primary, choice = rows[-1]["primary"], evidence.choice
     gain = evidence.facts("distill")["val"]
     sign = 1 if gain["higher_is_better"] else -1
+    auto = _auto(evidence)
     if evidence.undistilled:
-        found = [f"{evidence.undistilled} (distill='always' distils all the same)."]
+        other = "" if auto else " (distill='always' distils all the same)"
+        found = [f"{evidence.undistilled}{other}."]
     else:
         found = [_gain_claim(gains(evidence)["student − control"].get(primary), primary, sign)]
+    if auto and not evidence.undistilled:
+        found.append(_auto_claim(auto))
     by_id = {row["id"]: row for row in rows}
     student = by_id["distill"]["metrics"][primary]["value"]
     for row in rows:
@@ -490,6 +496,23 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         )
     found += _floor_claim(evidence.target, next(row for row in rows if row["shipped"]))
     return [*found, *evidence.recipe.notes]
+
+
+def _auto(evidence: Evidence) -> dict[str, Any] | None:
+    """How an objective was chosen: what was tried, what it scored on validation, what it cost."""
+    auto = evidence.facts("distill").get("auto")
+    if auto is None:
+        return None
+    trials = [e.facts for name, e in evidence.done.items() if name.startswith(TRIAL)]
+    return {**auto, "cpu_s": sum(facts["cpu_s"] for facts in trials)}
+
+
+def _auto_claim(auto: Mapping[str, Any]) -> str:
+    return (
+        f"Objective auto chose {auto['chosen']} on validation data ({auto['metric']}:"
+        f" {told(auto['tried'])}); the choice took {auto['steps']} steps, {auto['cpu_s']:.0f}"
+        " CPU-s."
+    )
 
 
 def _floor_claim(target: Target, shipped: Mapping[str, Any]) -> Iterator[str]:

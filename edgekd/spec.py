@@ -242,10 +242,29 @@ class Term:
 
 @dataclass(frozen=True)
 class Objective:
-    """A named sum of terms."""
+    """A named sum of terms.
+
+    Attributes:
+        name: How the report calls it.
+        terms: What is summed.
+        init: Where the student's weights begin: ``random``, or ``lowrank_clone``: they are the
+            frozen teacher's, layer by layer of the same name, between trained projections that are
+            multiplied out before export (see `edgekd.distill.clone`). The control begins at
+            random.
+        among: Objectives that short trainings choose from on validation data, by successive
+            halving (see `edgekd.halving`); ``terms`` are then the recipe's own. Where one without
+            teacher wins, the control ships.
+    """
 
     name: str
     terms: tuple[Term, ...]
+    init: Literal["random", "lowrank_clone"] = "random"
+    among: tuple[Objective, ...] = ()
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a teacher has a part in it."""
+        return self.init != "random" or any(term.needs_teacher for term in self.terms)
 
     def without_teacher(self) -> Objective:
         """What everything learns that has no teacher (the control, baselines).

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 
-from edgekd import extras
+from edgekd import extras, halving
 from edgekd.agent.runtimes import BUILT_IN
 from edgekd.backends.base import Candidate, Checking, backend, form, place_of, workers
 from edgekd.calls import locate
 from edgekd.closure import code_digest
 from edgekd.device.fingerprint import fingerprint
 from edgekd.environments import ENVIRONMENTS
-from edgekd.errors import DataError, EdgekdError, SetupError
-from edgekd.spec import Call, Json, Network, Recipe, Train, plain
+from edgekd.errors import DataError, EdgekdError, RecipeError, SetupError
+from edgekd.spec import Call, Json, Network, Objective, Recipe, Train, plain
 from edgekd.store import Digests, key_of
 from edgekd.target import Target
 
@@ -78,69 +78,218 @@ def base_of(recipe: Recipe) -> Path:
     return Path(recipe.file).resolve().parent if recipe.file else Path.cwd()
 
 
-def shared(recipe: Recipe, kept: Mapping[str, Json] | None = None) -> list[Step]:
+def shared(
+    recipe: Recipe, kept: Mapping[str, Json] | None = None, network: str = "control"
+) -> list[Step]:
     """Steps that do not depend on a target: teacher, control, student, baselines.
 
     Args:
         recipe: What is asked for.
-        kept: Facts of the control, and why it takes the student's place; see `undistilled`.
+        kept: What the stage ``keep`` is told, where a network that is there becomes the student;
+            see `undistilled` and `_chosen`.
+        network: The step that made it.
     """
-    common = {"input": plain(recipe.input), "output": recipe.output, "data": plain(recipe.data)}
-    files = tuple(base_of(recipe) / f for f in recipe.files)
-    judged = {**common, "task": plain(recipe.task), "seed": recipe.seed}
+    judged, files = _judged(recipe)
     steps = [_teacher(recipe, judged, files)]
     alone = _alone(recipe, recipe.student, recipe.train)
     steps.append(Step("control", stage("train"), judged | alone, {}, files, TRAINING))
     if kept is not None:
-        steps.append(Step("distill", stage("keep"), kept, {"network": "control"}))
+        steps.append(Step("distill", stage("keep"), kept, {"network": network}))
     else:
-        steps += _distilled(recipe, common, judged, files)
-    for network in recipe.baselines:
-        spec = judged | _alone(recipe, network, network.train or recipe.train)
-        steps.append(Step(f"baseline:{network.label}", stage("train"), spec, {}, files, TRAINING))
+        steps += [*_taught(recipe), _student(recipe, "distill", recipe.objective)]
+    for baseline in recipe.baselines:
+        spec = judged | _alone(recipe, baseline, baseline.train or recipe.train)
+        name = f"baseline:{baseline.label}"
+        steps.append(Step(name, stage("train"), spec, {}, files, TRAINING))
     return steps
 
 
-def learned(recipe: Recipe, found: Callable[[str], Mapping[str, Json] | None]) -> Iterator[Step]:
+Found = Callable[[str], Mapping[str, Json] | None]
+"""Gives the facts of a step already yielded; None where it was not run."""
+
+
+def learned(recipe: Recipe, found: Found) -> Iterator[Step]:
     """The steps of `shared`, teacher and control first: they decide what the student is.
 
     Args:
         recipe: What is asked for.
-        found: Gives the facts of a step already yielded; None where it was not run, which
-            foresees a teacher that is better.
+        found: Where it gives None, a teacher that is better is foreseen, and of the objectives
+            among which trials choose, the last. A step that failed has ``failed``, a sentence.
     """
+    _check_trials(recipe)
     judges = [step for step in shared(recipe) if step.name in ("teacher", "control")]
     yield from judges
     facts = [fact for fact in (found(step.name) for step in judges) if fact is not None]
-    kept = undistilled(recipe, *facts) if len(facts) == len(judges) else None
-    yield from (s for s in shared(recipe, kept) if s.name not in ("teacher", "control"))
+    kept, network = undistilled(recipe, *facts) if len(facts) == len(judges) else None, "control"
+    if kept is None and recipe.objective.among:
+        kept, network = yield from _chosen(recipe, found)
+    rest = shared(recipe, kept, network)
+    yield from (s for s in rest if s.name not in ("teacher", "control"))
 
 
-def _distilled(
-    recipe: Recipe, common: Mapping[str, Json], judged: Mapping[str, Json], files: tuple[Path, ...]
-) -> list[Step]:
-    """The teacher's outputs, where the objective reads any, and the student."""
-    sources = {term.source for term in recipe.objective.terms if term.needs_teacher}
-    spec = {
-        **judged,
-        "network": plain(recipe.student),
-        "train": plain(recipe.train),
-        "objective": plain(recipe.objective),
-    }
+def _judged(recipe: Recipe) -> tuple[dict[str, Json], tuple[Path, ...]]:
+    """What every training is told, and the files it reads."""
+    files = tuple(base_of(recipe) / f for f in recipe.files)
+    return {**_seen(recipe), "task": plain(recipe.task), "seed": recipe.seed}, files
+
+
+def _seen(recipe: Recipe) -> dict[str, Json]:
+    return {"input": plain(recipe.input), "output": recipe.output, "data": plain(recipe.data)}
+
+
+def _taught(recipe: Recipe) -> list[Step]:
+    """The teacher's outputs, where an objective reads any."""
+    asked = recipe.objective.among or (recipe.objective,)
+    sources = {term.source for one in asked for term in one.terms if term.needs_teacher}
     if not sources:
-        return [Step("distill", stage("train"), spec, {}, files, TRAINING)]
+        return []
     seen = {
-        **common,
+        **_seen(recipe),
         "network": plain(recipe.teacher) | {"train": None},
         "train": plain(recipe.train),
         "seed": recipe.seed,
         "inner": sorted(sources - OUTER),
     }
-    inputs = {"teach": "teach"} | ({"teacher": "teacher"} if recipe.train.rollout else {})
-    return [
-        Step("teach", stage("teach"), seen, {"teacher": "teacher"}, files, EXPORT),
-        Step("distill", stage("train"), spec, inputs, files, TRAINING),
-    ]
+    _, files = _judged(recipe)
+    return [Step("teach", stage("teach"), seen, {"teacher": "teacher"}, files, EXPORT)]
+
+
+def _student(recipe: Recipe, name: str, objective: Objective, epochs: int = 0) -> Step:
+    """A training of the student.
+
+    Args:
+        recipe: What is asked for.
+        name: Of the step.
+        objective: How it learns.
+        epochs: Instead of the recipe's; 0 for those.
+    """
+    judged, files = _judged(recipe)
+    cloned = objective.init == "lowrank_clone"
+    if cloned:
+        _check_whole(recipe.teacher)
+    reads = any(term.needs_teacher for term in objective.terms)
+    whole = cloned or (reads and recipe.train.rollout is not None)
+    inputs = {"teach": "teach"} if reads else {}
+    inputs |= {"teacher": "teacher"} if whole else {}
+    train = replace(recipe.train, epochs=epochs or recipe.train.epochs)
+    spec = {
+        **judged,
+        "network": plain(recipe.student),
+        "train": plain(train),
+        "objective": plain(objective),
+    }
+    return Step(name, stage("train"), spec, inputs, files, TRAINING)
+
+
+TRIAL = "trial:"
+"""How names of steps begin that only help to choose an objective; one that fails is out."""
+_Choice = Generator[Step, None, tuple[dict[str, Json], str]]
+
+
+def _check_trials(recipe: Recipe) -> None:
+    """Refuse to choose among objectives where a short training is not a shorter one of the same.
+
+    Raises:
+        RecipeError: The student acts while it learns: rollouts divide the epochs.
+    """
+    if recipe.objective.among and recipe.train.rollout is not None:
+        raise RecipeError(
+            "objective 'auto' compares short trainings, which this recipe divides by rollouts",
+            at="setting: objective",
+            hint="name one objective, or train without rollouts",
+        )
+
+
+def _chosen(recipe: Recipe, found: Found) -> _Choice:
+    """Yield trainings that choose an objective on validation data, by successive halving.
+
+    The one that is left is trained for the whole budget, and has to beat the control, which was.
+
+    Returns:
+        What the stage ``keep`` is told: ``facts`` of the student, ``auto`` (see `_told`), and
+        ``undistilled`` where the control stays; and the step that made the student.
+    """
+    yield from _taught(recipe)
+    among, whole = {one.name: one for one in recipe.objective.among}, recipe.train.epochs
+    alone, usual = recipe.objective.among[0].name, recipe.objective.among[-1].name
+    control, tried, left = found("control"), list[dict[str, Json]](), list(among)
+    for turn, (epochs, stay) in enumerate(halving.turns(len(among), whole), 1):
+        turns = {n: _student(recipe, f"{TRIAL}{turn}:{n}", among[n], epochs) for n in left}
+        yield from turns.values()
+        facts = {name: found(step.name) for name, step in turns.items()}
+        tried += [_tried(name, epochs, fact) for name, fact in facts.items()]
+        if control is None or None in facts.values():
+            scores: dict[str, float | None] = {name: float(name == usual) for name in left}
+            left = halving.better(scores, True, stay)
+        else:
+            scores = {row["objective"]: row["value"] for row in tried[-len(left) :]}
+            left = halving.better(scores, control["val"]["higher_is_better"], stay)
+    ours = _tried(alone, whole, control)
+    if not left or left[0] == alone:
+        return _told(recipe, control, [*tried, ours], alone), "control"
+    step = _student(recipe, f"{TRIAL}whole:{left[0]}", among[left[0]])
+    yield step
+    fact = found(step.name)
+    mine = _tried(left[0], whole, fact)
+    if fact is None or control is None:
+        return {"facts": {}, "auto": {}}, step.name
+    scores = {alone: ours["value"], left[0]: mine["value"]}
+    best = halving.better(scores, control["val"]["higher_is_better"], 1)[0]
+    made = (control, "control") if best == alone else (fact, step.name)
+    return _told(recipe, made[0], [*tried, mine, ours], best), made[1]
+
+
+def _tried(name: str, epochs: int, facts: Mapping[str, Json] | None) -> dict[str, Json]:
+    """A row of what was tried: ``value`` on validation data, None where it failed."""
+    row: dict[str, Json] = {"objective": name, "epochs": epochs, "steps": 0, "value": None}
+    if facts is None or "failed" in facts:
+        return row | {"failed": "not known" if facts is None else facts["failed"]}
+    val = facts["val"]
+    value = val["metrics"][val["primary"]]["value"]
+    return row | {"steps": facts["steps"], "value": value}
+
+
+def _told(
+    recipe: Recipe, facts: Mapping[str, Json] | None, tried: Sequence[dict[str, Json]], best: str
+) -> dict[str, Json]:
+    """What the stage ``keep`` is told where an objective was chosen.
+
+    Returns:
+        ``facts``; ``auto``: ``chosen``, ``metric``, ``tried`` (rows), ``steps`` that the trials
+        took and ``budget`` (epochs that all short ones may take); maybe ``undistilled``.
+    """
+    if facts is None:
+        return {"facts": {}, "auto": {}}
+    among, metric = recipe.objective.among, facts["val"]["primary"]
+    auto = {
+        "chosen": best,
+        "metric": metric,
+        "tried": list(tried),
+        "steps": sum(row["steps"] for row in tried[:-1]),
+        "budget": halving.budget(len(among), recipe.train.epochs),
+    }
+    kept: dict[str, Json] = {"facts": dict(facts), "auto": auto}
+    if best == among[0].name:
+        why = (
+            f"Objective auto chose no teacher on validation data ({metric}: {halving.told(tried)})"
+        )
+        kept["undistilled"] = f"{why}: the student is the control"
+    return kept
+
+
+def _check_whole(teacher: Network) -> None:
+    """Refuse a teacher whose weights the student may not see.
+
+    Raises:
+        RecipeError: It is an ONNX file, or shows less than its features.
+    """
+    why = "is an ONNX file" if teacher.build is None else f"shows its {teacher.access} alone"
+    if teacher.build is None or teacher.access != "features":
+        raise RecipeError(
+            f"a low-rank clone needs the weights of the teacher, which {why}",
+            at="recipe: objective",
+            hint="a teacher in torch with access 'features', or an objective on its outputs",
+        )
 
 
 def undistilled(
@@ -156,8 +305,7 @@ def undistilled(
     Returns:
         ``facts`` of the control and ``undistilled``, a sentence.
     """
-    asked = any(term.needs_teacher for term in recipe.objective.terms)
-    if not asked or recipe.distill == "always":
+    if not recipe.objective.needs_teacher or recipe.distill == "always":
         return None
     name, sign = control["val"]["primary"], 1 if control["val"]["higher_is_better"] else -1
     theirs, ours = (facts["val"]["metrics"][name]["value"] for facts in (teacher, control))

@@ -39,7 +39,8 @@ def recipe(
         student: Which small network.
         size: Side of the input in pixels.
         epochs: Passes over the training split.
-        objective: How the student learns: a method that ``edgekd methods`` lists.
+        objective: How the student learns: a method that ``edgekd methods`` lists, or ``auto``:
+            short trainings choose on validation among none, kd, lskd and dist.
         distill: ``if-better`` ships the control where the teacher is no better on validation.
         temperature: Of the softened logits; 0 for the method's own.
         seed: Seed of everything random.
@@ -69,13 +70,21 @@ def recipe(
         train=train,
         objective=presets.objective(
             objective,
-            offers=("logits",) if teacher.endswith(".onnx") else presets.ALL,
+            offers=_offers(teacher, build),
             temperature=temperature,
+            usual="kd",
         ),
         quantize=Quantize(samples=32, candidates=2) if smoke else Quantize(),
         seed=seed,
         distill=distill,
     )
+
+
+def _offers(teacher: str, student: str) -> tuple[str, ...]:
+    """Taps of both sides; ``alike`` where one function builds both, the student narrower."""
+    if teacher.endswith(".onnx"):
+        return ("logits",)
+    return (*presets.ALL, "alike") if teacher == f"edgekd.models.{student}" else presets.ALL
 
 
 def _teacher(teacher: str, weights: str | None, classes: int, here: Path) -> Network:

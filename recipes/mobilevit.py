@@ -66,7 +66,8 @@ def recipe(
         teacher_size: Side of the teacher's own input; 0 for the student's.
         teacher_norm: What a pixel becomes for the teacher: ``half`` is (x/255 − 0.5)/0.5.
         objective: What the student learns from: mse, ce+mse or ce+gram of the pooled features, or
-            a method that ``edgekd methods`` lists; ``preset`` takes ce+mse, or mse for ``paper``.
+            a method that ``edgekd methods`` lists; ``preset`` takes ce+mse, or mse for ``paper``;
+            ``auto`` lets short trainings choose on validation among none, kd, lskd, dist and those.
         distill: ``if-better`` ships the control where the teacher is no better on validation.
         variant: Size of the student; ``resnet12`` distils a 32-map ResNet-12 instead, the control
             that tells what the architecture is worth.
@@ -117,7 +118,7 @@ def recipe(
         teacher=_teacher(teacher, weights, embedded, augment, size, teacher_size, teacher_norm),
         student=_student("tiny" if smoke and variant == "xxs" else variant, size),
         train=train,
-        objective=presets.objective(lesson, own=OWN, offers=_offers(teacher)),
+        objective=presets.objective(lesson, own=OWN, offers=_offers(teacher), usual=usual[4]),
         baselines=_baselines(train) if baselines and not smoke else (),
         quantize=Quantize(samples=32, candidates=2) if smoke else Quantize(),
         distill_data="external" if external else "base",

@@ -57,6 +57,7 @@ def _shown(preset: Preset) -> str:
         ("teacher", f"shows {preset.access}" if preset.access != "none" else "none is needed"),
         ("needs", ", ".join(preset.needs) or "labels"),
         ("wave", str(preset.wave)),
+        *([("init", preset.init)] if preset.init != "random" else []),
         *([("note", preset.note)] if preset.note else []),
         *(("term", _term(term)) for term in preset.terms),
     ]

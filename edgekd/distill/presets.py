@@ -19,6 +19,8 @@ from edgekd.spec import Objective, Term, plain
 CE = Term("label", "ce")
 ALL = ("logits", "features", "map")
 """Taps of an image network that classifies: what presets need least."""
+SHORT = ("kd", "lskd", "dist")
+"""What ``auto`` tries beside no teacher and the recipe's own."""
 WARM = ((0.0, 0.0), (1 / 12, 1.0))
 """Warm-up over the first 20 of 240 epochs."""
 
@@ -38,9 +40,11 @@ class Preset:
         access: The least that the teacher must show: its ``labels``, ``logits``, ``features``; a
             teacher with access ``top-k`` serves every preset on logits. ``none``: no teacher.
         needs: What student (and teacher) must offer: ``logits``, ``features``, ``map``;
-            ``outputs`` of a regression, two ``towers``, two ``heads``.
+            ``outputs`` of a regression, two ``towers``, two ``heads``; ``alike``: both are built
+            alike layer for layer, the student with smaller widths.
         wave: 1 for the methods that edgekd began with, 2 for those added since.
         note: What differs from the paper, and what else the recipe sets.
+        init: Where the student's weights begin; see `edgekd.Objective`.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Preset:
     needs: tuple[str, ...] = ("logits",)
     wave: int = 1
     note: str = ""
+    init: Literal["random", "lowrank_clone"] = "random"
 
     def facts(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -240,6 +245,16 @@ _ROWS = (
         " sees more (Input.channels)",
     ),
     Preset(
+        "lrc", "low-rank clone: the teacher's weights between trained projections",
+        "0.1·CE + 0.9·T²·KL(t/T ‖ s/T), T = 4, over L and R of every W_s = L·W_t·R",
+        "arXiv 2505.12781, 2603.22355",
+        (replace(CE, weight=0.1), _kl(0.9, temperature=4.0)), "from paper", "features",
+        ("logits", "alike"),
+        note="multiplied out before export; the terms are kd's, the paper's clone loss of hidden"
+        " activations is left out; biases and norms are trained from scratch",
+        init="lowrank_clone",
+    ),
+    Preset(
         "wsld", "samples weigh by what the student lacks",
         "CE + 2.5·T²·(1 − exp(−CE_s/CE_t))·H(t/T, s/T), T = 2", "arXiv 2102.00650",
         (CE, Term("logits", "wsld", weight=2.5)), "verified", "logits", wave=2,
@@ -304,35 +319,53 @@ def objective(
     temperature: float = 0.0,
     weight: float = 1.0,
     at: str = "setting: objective",
+    usual: str = "",
 ) -> Objective:
     """Return the objective that a recipe's setting names.
 
     Args:
-        name: Of a preset, or of one of the recipe's own.
+        name: Of a preset, or of one of the recipe's own; ``auto`` lets short trainings choose
+            among no teacher, those of `SHORT` that fit, and ``usual``.
         own: The recipe's own objectives; they go before presets of the same name.
         offers: What student and teacher of the recipe offer; see `Preset.needs`.
         temperature: Instead of the preset's, in every term that has one; 0 for the preset's.
         weight: Factor of all terms but the label's.
         at: Which setting, for the message.
+        usual: What the recipe takes when nothing is asked for; empty where there is no ``auto``.
 
     Raises:
         RecipeError: No such preset, or it needs a tap that is not offered.
     """
     mine = own or {}
+    if name == "auto" and usual:
+        names = [n for n in SHORT if n != usual and set(PRESETS[n].needs) <= set(offers)]
+        parts = [
+            objective(n, own=mine, offers=offers, temperature=temperature, weight=weight, at=at)
+            for n in (*names, usual)
+        ]
+        return auto(parts[-1], *parts[:-1])
     if name in mine:
         return Objective(name, mine[name])
     fits = [p.name for p in _ROWS if set(p.needs) <= set(offers)]
     if name not in PRESETS:
-        hint = did_you_mean(name, {*mine, *fits})
+        hint = did_you_mean(name, {*mine, *fits, *(["auto"] if usual else [])})
         raise RecipeError(f"no objective is called {name!r}", at=at, hint=hint)
     lacking = [tap for tap in PRESETS[name].needs if tap not in offers]
     if lacking:
-        raise RecipeError(
-            f"objective {name!r} compares {', '.join(lacking)}; here there are {', '.join(offers)}",
-            at=at,
-            hint=f"what fits: {', '.join((*mine, *fits))}",
-        )
-    return Objective(name, tuple(_set(t, temperature, weight) for t in PRESETS[name].terms))
+        why = f"compares {', '.join(lacking)}; here there are {', '.join(offers)}"
+        if lacking == ["alike"]:
+            why = "wants teacher and student alike layer for layer; here they are not"
+        hint = f"what fits: {', '.join((*mine, *fits))}"
+        raise RecipeError(f"objective {name!r} {why}", at=at, hint=hint)
+    terms = tuple(_set(t, temperature, weight) for t in PRESETS[name].terms)
+    return Objective(name, terms, PRESETS[name].init)
+
+
+def auto(usual: Objective, *others: Objective) -> Objective:
+    """Return the objective that is chosen on validation data: no teacher, others, the usual one."""
+    first = usual.without_teacher()
+    rest = [one for one in (*others, usual) if one.needs_teacher or one.terms != first.terms]
+    return replace(usual, name="auto", among=(first, *rest))
 
 
 def _set(term: Term, temperature: float, weight: float) -> Term:
@@ -378,8 +411,10 @@ PAPERS = (
         " through the sampling; recipe decision_transformer", ("action", "jsd", "reverse-kl"),
     ),
     Paper(
-        2, "Low-rank clone", "2603.22355, 2505.12781", "planned",
-        "an initialiser: student weights are the teacher's times trained projections",
+        2, "Low-rank clone", "2603.22355, 2505.12781", "preset",
+        "Objective.init: layers of the teacher between trained projections, multiplied out and"
+        " compared before export; without the clone loss of hidden activations; widths are the"
+        " student's, not the theory's rank", ("lrc",),
     ),
     Paper(
         3, "Zero-shot cross-domain distillation", "2603.28994", "planned",

@@ -1,4 +1,4 @@
-"""Take a network that is there as the student: where distilling is not attempted."""
+"""Take a network that is there as the student: where nothing is distilled, or trials chose it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,21 @@ def keep(
     """Copy a trained network and what ships beside it.
 
     Args:
-        spec: ``facts`` of its training, ``undistilled``: why there is no other, ``step``.
+        spec: ``facts`` of its training, ``step``; ``undistilled``: why it is the control;
+            ``auto``: what was tried, where an objective was chosen.
         inputs: ``network``.
         out: Gets its files.
         emit: Progress.
 
     Returns:
-        Its facts and ``undistilled``.
+        Its facts, ``undistilled`` and ``auto``.
     """
     for name in (FILE, STATE, *open_artefact(inputs["network"]).files):
         shutil.copy(inputs["network"] / name, out / name)
-    emit(Event("warning", spec["step"], spec["undistilled"]))
-    return {**spec["facts"], "undistilled": spec["undistilled"]}
+    told = {name: spec[name] for name in ("undistilled", "auto") if name in spec}
+    if "undistilled" in told:
+        emit(Event("warning", spec["step"], told["undistilled"]))
+    elif "auto" in told:
+        text = f"objective auto chose {told['auto']['chosen']}"
+        emit(Event("note", spec["step"], text))
+    return {**spec["facts"], **told}

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from edgekd.artefact import Artefact, open_artefact
-from edgekd.backends.torch_eager import MAIN, WEIGHTS, save_network
+from edgekd.backends.torch_eager import MAIN, WEIGHTS, load_network, save_network
 from edgekd.calls import invoke
 from edgekd.distill import terms
+from edgekd.distill.clone import clone, fold
 from edgekd.distill.launch import launch
 from edgekd.distill.lesson import Lesson
 from edgekd.distill.parallel import check_shares, join
@@ -48,13 +49,14 @@ def train(
         spec: ``network``, ``input``, ``output``, ``train``, ``objective``, ``data``, ``task``,
             ``seed``, ``device``, ``base``, ``step``.
         inputs: ``teach``: cached teacher outputs; absent for a training without teacher.
-            ``teacher``: the teacher itself, where the student's own rollouts are trained on.
+            ``teacher``: the teacher itself, where the student's own rollouts are trained on, or its
+            weights are cloned.
         out: Gets the network, ``state.npz`` (what ships beside it) and, while it runs, the
             checkpoint.
         emit: Progress.
 
     Returns:
-        ``params``, ``macs``, ``history``, ``cpu_s``, ``val`` (score).
+        ``params``, ``macs``, ``history``, ``cpu_s``, ``val`` (score); of a clone ``fold``.
 
     Raises:
         StageError: The loss is not finite, or memory ran out.
@@ -75,6 +77,9 @@ def train(
     teacher = open_outputs(inputs["teach"]) if "teach" in inputs else None
     torch.manual_seed(spec["seed"])
     backbone = invoke(network.build, base)
+    cloned = objective.init == "lowrank_clone"
+    if cloned:
+        clone(backbone, load_network(inputs["teacher"], base)[0])
     probe = Prepare(contract)(as_tensor(_first(data.train)))
     features = width_of(backbone, spec["output"], probe)
     shapes = {} if teacher is None else teacher.shapes
@@ -104,6 +109,7 @@ def train(
     if not crew.first:
         return facts
     student.to("cpu").eval()
+    facts |= {"fold": fold(backbone, probe)} if cloned else {}
     save_network(backbone, network.build, contract, out, student.head)
     Artefact(out, MAIN, "torch", {}, spec_input(contract), "fp32", (MAIN, WEIGHTS)).save()
     model = in_process(backbone, contract)
@@ -210,6 +216,7 @@ def _device(wanted: str) -> torch.device:
 
 
 def _first(dataset: Any) -> Any:
+    """Up to eight samples: what shapes are learned from, and what a clone is compared on."""
     if len(dataset) < 2:
         raise DataError(f"the training split has {len(dataset)} samples", at="split train")
-    return np.stack([np.asarray(dataset[i][0]) for i in range(2)])
+    return np.stack([np.asarray(dataset[i][0]) for i in range(min(8, len(dataset)))])
