@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from edgekd import Call, Input, Network, Objective, Quantize, Recipe, Term, Train
+from edgekd import Call, Input, Network, Quantize, Recipe, Term, Train
 from edgekd.data.flight.channels import SELECTIONS, select
+from edgekd.distill import presets
 
 BUILD = "edgekd.models.inception"
 MEMBERS = 4
@@ -28,6 +29,7 @@ def recipe(
     teacher: Literal["ensemble", "inception"] = "ensemble",
     teacher_channels: Literal["student", "all"] = "student",
     mode: Literal["balanced", "kd", "recall-first"] = "kd",
+    objective: str = "mode",
     recall: float = 0.9,
     temperature: float = 2.0,
     alpha: float = 0.5,
@@ -61,6 +63,8 @@ def recipe(
             with ``trees15`` and of 0.69 with all.
         mode: ``balanced`` learns from labels alone, ``kd`` from labels and teacher,
             ``recall-first`` also weighs faulty flights double.
+        objective: Instead of the mode's: a method that ``edgekd methods`` lists, or ``auto``: short
+            trainings choose on validation among none, lskd, dist, kd and the mode's.
         recall: Share of the faulty flights that stage 1 must find; chooses its threshold.
         temperature: Of the softened logits.
         alpha: Share of the teacher in the loss.
@@ -110,7 +114,12 @@ def recipe(
         ),
         train=train,
         baselines=() if smoke or teacher == "inception" else (_inception(train, sizes, mine),),
-        objective=Objective(mode, _terms(mode, stage, alpha, temperature)),
+        objective=presets.objective(
+            mode if objective == "mode" else objective,
+            own={mode: _terms(mode, stage, alpha, temperature)},
+            offers=("logits",),
+            usual=mode,
+        ),
         quantize=Quantize(samples=32, candidates=2) if smoke else Quantize(samples=256),
         seed=seed,
         distill=distill,

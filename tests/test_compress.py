@@ -124,6 +124,27 @@ def test_distilling_from_a_teacher_that_is_no_better_can_be_asked_for(project):
     assert any("teacher is not better" in claim for claim in manifest["claims"])
 
 
+def test_an_objective_is_chosen_and_the_bundle_says_among_which(project):
+    ask = (*ASK, *OWN, "--set", "distill=always", "--set", "objective=auto")
+    out, err = start(project, "plan", "--json", *ask[1:]).communicate()
+    assert "trial:1:lskd" in [row["step"] for row in json.loads(out)], err
+    said = edgekd(project, *ask, "--out", "out/auto")
+    manifest = json.loads((project / "out/auto/manifest.json").read_text())
+    auto = manifest["auto"]
+    tried = [row["objective"] for row in auto["tried"] if row["epochs"] == 1]
+    assert tried == ["none", "lskd", "dist", "kd"]
+    assert all(0 <= row["value"] <= 1 for row in auto["tried"])
+    assert auto["steps"] > 0 and auto["cpu_s"] > 0
+    (claim,) = (c for c in manifest["claims"] if c.startswith("Objective auto chose"))
+    assert "1 epoch: none" in claim
+    assert claim in (project / "out/auto/report.html").read_text()
+    assert ("undistilled" in manifest) == (auto["chosen"] == "none")
+    assert "trial:1:none" in said
+    assert "passed" in edgekd(project, "verify", "out/auto")
+    again = edgekd(project, *ask, "--out", "out/auto")
+    assert "started" not in again.replace("bundle: started", "")
+
+
 def test_like_repeats_a_bundle_from_nothing(project):
     """Another store, nothing cached: the artefact is the same byte for byte."""
     edgekd(project, *ASK, *OWN, "--pick", "1", "--out", "out/first")

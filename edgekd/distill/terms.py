@@ -71,6 +71,11 @@ def _arguments(function: Callable[..., Any], tensors: int) -> frozenset[str]:
     return frozenset(list(inspect.signature(function).parameters)[tensors:]) - {"labels"}
 
 
+@cache
+def _reads_labels(function: Callable[..., Any]) -> bool:
+    return "labels" in inspect.signature(function).parameters
+
+
 def _args(term: Term, function: Callable[..., Any], tensors: int) -> dict[str, Any]:
     taken = _arguments(function, tensors)
     return {name: value for name, value in term.args.items() if name in taken}
@@ -138,7 +143,7 @@ def compare(
         return value
     function = _row(term, base)
     extra = _args(term, function, 2)
-    if "labels" in inspect.signature(function).parameters:
+    if _reads_labels(function):
         extra["labels"] = labels
     result: Tensor = function(mine, goal, **extra)
     return result

@@ -54,6 +54,22 @@ def test_modes_are_different_lessons():
     assert not lesson(mode="recall-first", stage=2)[0].args
 
 
+def test_a_method_by_name_takes_the_place_of_the_modes():
+    def chosen(**settings):
+        return load_recipe("liteinception", settings).objective
+
+    assert chosen() == chosen(mode="kd", objective="mode")
+    assert chosen(objective="kd") == chosen()
+    assert chosen(objective="dist").name == "dist"
+    auto = chosen(objective="auto", mode="recall-first")
+    assert [one.name for one in auto.among] == ["none", "kd", "lskd", "dist", "recall-first"]
+    assert auto.among[0].terms[0].args == {"weights": (1.0, 2.0)}
+    plain = chosen(objective="auto", mode="balanced")
+    assert [one.name for one in plain.among] == ["none", "kd", "lskd", "dist"]
+    with pytest.raises(RecipeError, match="compares map"):
+        chosen(objective="at")
+
+
 def test_your_own_flights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe("liteinception", {"data": "mine", "stage": 2, "protocol": "official"})
