@@ -1,6 +1,6 @@
 """Score the explanations of a stage-2 bundle of `liteinception` against what the faults did.
 
-    python benchmarks/explain.py BUNDLE --out benchmarks/results/liteinception-explain.json
+    python -m benchmarks.explain BUNDLE/stage2 --out benchmarks/results/liteinception-explain.json
 
 On test flights whose fault moves a sensor that the network sees: is the most blamed sensor one
 that the fault moved, and do the most blamed windows overlap with the moved ones. Occlusion runs
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,12 +22,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cascade import bundled, finite, trained
+from edgekd import steps
 from edgekd.artefact import Running
 from edgekd.backends.torch_eager import load_network
 from edgekd.data.flight.simflight import make, simflight, truth_of
+from edgekd.discover import load_recipe
 from edgekd.errors import UsageError
+from edgekd.events import silent
+from edgekd.run import Walk
+from edgekd.store import Store
 from edgekd.tasks.faults import explain
+from edgekd.tasks.faults.cascade import Stage
+from edgekd.tasks.faults.joint import bundled
 from edgekd.tasks.faults.metrics import clustered
 
 LEAST = 0.1
@@ -50,7 +57,8 @@ def judge(bundle: Path, limit: int, figure: Path | None) -> dict[str, Any]:
         raise UsageError("the bundle is not of stage 2 of simulated flights", at=str(bundle))
     part: Any = simflight(**data).test
     made = make(data["difficulty"], data["length"], data["airframes"], data["events"])
-    stage, artefact = bundled(bundle, manifest)
+    artefact, state = bundled(bundle, manifest)
+    stage = Stage.of(dict(artefact.input), dict(state))
     chosen = list(stage.chosen)
     truth = truth_of(part, made)[:, chosen]
     told = np.flatnonzero(truth.max((1, 2)) >= LEAST)
@@ -69,8 +77,7 @@ def judge(bundle: Path, limit: int, figure: Path | None) -> dict[str, Any]:
         start = time.monotonic()
         maps = {"occlusion, on the artefact": explain.occlusion(network, x, named)}
         seconds = time.monotonic() - start
-    _, student = trained(manifest["recipe"]["settings"])["distill"]
-    torch_student, _head = load_network(student.folder, Path())
+    torch_student, _head = load_network(student(manifest["recipe"]["settings"]), Path())
     torch_student.eval()
     maps["integrated gradients, torch"] = explain.integrated_gradients(torch_student, x, named)
     cam = explain.class_activation(torch_student, x, named)
@@ -111,6 +118,25 @@ def judge(bundle: Path, limit: int, figure: Path | None) -> dict[str, Any]:
             for method, row in scores.items()
         },
     }
+
+
+def student(settings: Mapping[str, Any]) -> Path:
+    """Folder of the torch student in the store; what is not there is trained."""
+    recipe = load_recipe("liteinception", settings)
+    walk = Walk(recipe, Store(), silent)
+    for step in steps.learned(recipe, lambda name: walk.done[name].facts):
+        if not step.name.startswith("baseline:"):
+            walk.step(step)
+    return walk.done["distill"].path
+
+
+def finite(value: Any) -> Any:
+    """Null for what is no number: an interval over one airframe."""
+    if isinstance(value, Mapping):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _scores(

@@ -3,11 +3,12 @@
     python benchmarks/seeds.py --recipe mobilevit --out benchmarks/results/mobilevit-seeds.json
 
 Everything is measured on the test split, each artefact in its own runtime; where the recipe has
-rules or planners to be measured against, student and artefacts are compared with them too. Three
-kinds of interval are printed and must not be confused: over the units of one training (episodes,
-homes, flights), paired; over the seeds (Student's t), which also holds what another initialisation,
-another order of the data and other augmentations change; and over both (bootstrap of seeds and
-units, each drawn with replacement).
+rules or planners to be measured against, student and artefacts are compared with them too, and
+always with the task's trivial model. Kinds of interval are printed that must not be confused: over
+the units of one training (episodes, homes, flights), paired; over the seeds (Student's t), which
+also holds what another initialisation, another order of the data and other augmentations change;
+over both (bootstrap of seeds and units, each drawn with replacement); and, where the units come in
+groups that are alike (the flights of an airframe), over seeds and groups.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from edgekd import steps
+from edgekd.calls import invoke
 from edgekd.discover import load_recipe, load_target
 from edgekd.events import Event
 from edgekd.run import Walk
@@ -64,7 +66,9 @@ def one_seed(
             walk.step(step)
     for candidate in chosen:
         walk.step(steps.tested(recipe, candidate.id))
-    return _result(walk, names, [candidate.id for candidate in chosen])
+    result = _result(walk, names, [candidate.id for candidate in chosen])
+    test = invoke(recipe.data, steps.base_of(recipe)).test
+    return result | {"groups": getattr(test, "groups", None)}
 
 
 def _result(walk: Walk, names: Sequence[str], artefacts: Sequence[str]) -> dict[str, Any]:
@@ -74,6 +78,9 @@ def _result(walk: Walk, names: Sequence[str], artefacts: Sequence[str]) -> dict[
         "distill − teacher": ("distill", "teacher"),
     }
     pairs |= {f"{name} − distill": (name, "distill") for name in artefacts}
+    if not _references(walk):
+        units["trivial"] = _units(walk, "test:trivial")
+        pairs |= {f"{n} − trivial": (n, "trivial") for n in ("control", "distill", *artefacts)}
     everything = ["trivial", *names, *artefacts]
     tests = {name: walk.done[f"test:{name}"].facts for name in everything}
     for row in _references(walk):
@@ -120,17 +127,26 @@ def over_seeds(values: Sequence[float]) -> dict[str, float]:
     return {"value": mean, "low": mean - half, "high": mean + half, "n": len(values)}
 
 
-def over_both(values: Sequence[Any]) -> dict[str, float]:
+def over_both(values: Sequence[Any], groups: Any = None) -> dict[str, float]:
     """Mean over seeds and units with the percentile bootstrap's 95 % interval, both redrawn.
 
     Args:
         values: A row (units,) a seed, the same units in each.
+        groups: Of each unit, where whole groups are redrawn; None for single units.
     """
     table = np.stack(values)
     rng = np.random.default_rng(0)
     rows = rng.integers(0, len(table), (RESAMPLES, len(table)))
-    columns = rng.integers(0, table.shape[1], (RESAMPLES, table.shape[1]))
-    means = [table[r][:, c].mean() for r, c in zip(rows, columns, strict=True)]
+    kinds = (
+        np.arange(table.shape[1]) if groups is None else np.unique(groups, return_inverse=True)[1]
+    )
+    members = int(kinds.max()) + 1
+    weight = np.bincount(kinds, minlength=members)
+    sums = np.stack([np.bincount(kinds, line, members) for line in table])
+    columns = rng.integers(0, members, (RESAMPLES, members))
+    means = [
+        sums[r][:, c].sum() / (len(r) * weight[c].sum()) for r, c in zip(rows, columns, strict=True)
+    ]
     low, high = np.percentile(means, [2.5, 97.5])
     return {"value": float(table.mean()), "low": float(low), "high": float(high), "n": table.size}
 
@@ -138,7 +154,16 @@ def over_both(values: Sequence[Any]) -> dict[str, float]:
 def summary(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     """Return mean and interval over the seeds of every metric and difference."""
     first, every = next(iter(runs.values())), list(runs.values())
-    return {
+    groups = first.get("groups")
+    if groups is not None:
+        spread = {
+            name: over_both([r["differences"][name] for r in every], groups)
+            for name in first["differences"]
+        }
+        more = {"groups": {"count": len(np.unique(groups)), "both": spread}}
+    else:
+        more = {}
+    return more | {
         "both": {
             name: over_both([r["differences"][name] for r in every])
             for name in first["differences"]
@@ -165,10 +190,14 @@ def text(result: Mapping[str, Any]) -> str:
         each = ", ".join(f"{result['runs'][s]['metrics'][name][primary]:.4f}" for s in seeds)
         lines.append(f"| {name} | {row[primary]['value']:.4f} | {each} |")
     head = "| difference | mean, 95 % over seeds | 95 % over seeds and units |"
-    lines += ["", f"{head} each seed, 95 % over units |", "| :--- | ---: | ---: | ---: |"]
+    grouped = found.get("groups")
+    head += f" 95 % over seeds and {grouped['count']} groups |" if grouped else ""
+    rule = "| :--- | ---: | ---: | ---: |" + (" ---: |" if grouped else "")
+    lines += ["", f"{head} each seed, 95 % over units |", rule]
     for name, row in found["pairs"].items():
         each = "; ".join(_signed(result["runs"][s]["pairs"][name][primary]) for s in seeds)
         both = _signed(found["both"][name]) if name in found["both"] else "no units"
+        both += f" | {_signed(grouped['both'][name])}" if grouped else ""
         lines.append(f"| {name} | {_signed(row[primary])} | {both} | {each} |")
     return "\n".join(lines)
 
@@ -179,7 +208,7 @@ def _signed(row: Mapping[str, float]) -> str:
 
 def _written(run: Mapping[str, Any]) -> dict[str, Any]:
     """What goes into the file: no value of every single unit."""
-    return {key: value for key, value in run.items() if key != "differences"}
+    return {key: value for key, value in run.items() if key not in ("differences", "groups")}
 
 
 def _say(event: Event) -> None:
@@ -207,9 +236,7 @@ def main() -> None:
         result = {
             "command": " ".join(["python", "benchmarks/seeds.py", *sys.argv[1:]]),
             "primary": runs["0"]["primary"],
-            "runs": {
-                s: {k: v for k, v in r.items() if k != "differences"} for s, r in runs.items()
-            },
+            "runs": {name: _written(run) for name, run in runs.items()},
             "summary": summary({int(s): run for s, run in runs.items()}),
         }
         if asked.out:

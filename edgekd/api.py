@@ -72,17 +72,25 @@ def compress(
         for t, found in zip(request.targets, devices, strict=True)
     ]
     for one, (chosen, _) in zip(request.targets, plans, strict=True):
-        _check_pick(request.pick, one, chosen)
+        _check_pick(request.picks[""], one, chosen)
     from edgekd.run import Walk
 
-    walk = Walk(request.recipe, Store(store), emit, _device(device), on=on)
-    _learn(walk)
+    kept, trains = Store(store), _device(device)
+    walks = {
+        name: Walk(one, kept, _named(emit, name), trains, on=on)
+        for name, one in request.whole.items()
+    }
+    for walk in walks.values():
+        _learn(walk)
     bundles = []
     for one, found, (chosen, missing), place in zip(
         request.targets, devices, plans, places, strict=True
     ):
-        _prove(walk, one, chosen, request.pick, found)
-        bundles.append(_bundle(walk, one, missing, place, found))
+        _prove(walks[""], one, chosen, request.picks[""], found)
+        for name, part in request.recipe.parts.items():
+            own, _ = _candidates(part, one, found, silent)
+            _prove(walks[name], one, own, request.picks.get(name), found)
+        bundles.append(_bundle(walks, one, missing, place, found))
     unproven = [
         _unproven(t, found.absent, bundle)
         for t, found, bundle in zip(request.targets, devices, bundles, strict=True)
@@ -103,6 +111,13 @@ def _learn(walk: Walk) -> None:
                 raise
             failed[step.name] = {"failed": error.what}
             walk.emit(Event("warning", step.name, f"{error.what}; it is out"))
+
+
+def _named(emit: Emit, part: str) -> Emit:
+    """Tell of a part's steps as ``PART/step``."""
+    if not part:
+        return emit
+    return lambda event: emit(replace(event, step=f"{part}/{event.step}"))
 
 
 @dataclass(frozen=True)
@@ -185,45 +200,70 @@ def plan(
     from edgekd.store import Digests
 
     kept = Store(store)
-    keys = steps.Keys(request.recipe, Digests(kept.root))
+    digests, devices = Digests(kept.root), _devices(request.targets, on)
     rows: list[dict[str, Any]] = []
-
-    def found(name: str) -> Mapping[str, Any] | None:
-        entry = kept.get(keys.of[name], whole=False)
-        return None if entry is None else entry.facts
-
-    for step in _listed(request, _devices(request.targets, on), found, emit):
-        key = keys.add(step)
-        if any(row["key"] == key for row in rows):
-            continue
-        cached = kept.has(key)
-        rows.append(
-            {
-                "step": step.name,
-                "stage": step.stage,
-                "key": key,
-                "status": "cached" if cached else "run",
-                "why": "" if cached else _why(kept, step.name, keys.made_of[step.name]),
-            }
-        )
+    keyed = {name: steps.Keys(one, digests) for name, one in request.whole.items()}
+    for name, keys in keyed.items():
+        _list(request, name, keys, devices, kept, emit if not name else silent, rows)
+        keyed[""].of |= {f"{name}/{step}": key for step, key in keys.of.items() if name}
+    for one, device in zip(request.targets, devices, strict=True):
+        for step in steps.joined(request.recipe, one, device.absent, device.there):
+            _add_row(rows, kept, keyed[""], step)
     return rows
 
 
+def _list(
+    request: _Request,
+    name: str,
+    keys: steps.Keys,
+    devices: Sequence[_Device],
+    kept: Store,
+    emit: Emit,
+    rows: list[dict[str, Any]],
+) -> None:
+    """Add the rows of the recipe, or of its part of that name."""
+
+    def found(step: str) -> Mapping[str, Any] | None:
+        entry = kept.get(keys.of[step], whole=False)
+        return None if entry is None else entry.facts
+
+    for step in _listed(request, name, devices, found, emit):
+        _add_row(rows, kept, keys, step, f"{name}/" if name else "")
+
+
+def _add_row(
+    rows: list[dict[str, Any]], kept: Store, keys: steps.Keys, step: steps.Step, before: str = ""
+) -> None:
+    """Add the row of one step, unless another target has it."""
+    key = keys.add(step)
+    if any(row["key"] == key for row in rows):
+        return
+    cached = kept.has(key)
+    rows.append(
+        {
+            "step": f"{before}{step.name}",
+            "stage": step.stage,
+            "key": key,
+            "status": "cached" if cached else "run",
+            "why": "" if cached else _why(kept, step.name, keys.made_of[step.name]),
+        }
+    )
+
+
 def _listed(
-    request: _Request, devices: Sequence[_Device], found: Any, emit: Emit
+    request: _Request, part: str, devices: Sequence[_Device], found: Any, emit: Emit
 ) -> Iterator[steps.Step]:
-    """Steps of a request in order; ``found`` gives the facts of a step already yielded."""
+    """Steps of a recipe in order; ``found`` gives the facts of a step already yielded."""
     from edgekd.search import Place, planned
 
-    recipe = request.recipe
+    recipe, pick = request.whole[part], request.picks.get(part)
     yield from steps.learned(recipe, found)
     for one, device in zip(request.targets, devices, strict=True):
         chosen, _missing = _candidates(recipe, one, device, emit)
-        _check_pick(request.pick, one, chosen)
+        if not part:
+            _check_pick(pick, one, chosen)
         yield steps.exported(recipe, one)
-        yield from planned(
-            recipe, Place(one, device.absent, device.there), chosen, request.pick, found
-        )
+        yield from planned(recipe, Place(one, device.absent, device.there), chosen, pick, found)
         yield from steps.measured(recipe, one, device.elsewhere)
         for chain in steps.beside(recipe, one, chosen, device.absent, device.there):
             yield from chain
@@ -427,10 +467,20 @@ def report(bundle: Path, page: Path, *, emit: Emit = silent) -> None:
 
 
 class _Request:
-    """What was asked for, loaded."""
+    """What was asked for, loaded.
 
-    def __init__(self, recipe: Recipe, targets: Sequence[Target], pick: str | int | None) -> None:
-        self.recipe, self.targets, self.pick = recipe, targets, pick
+    Attributes:
+        recipe: The recipe.
+        targets: For which devices.
+        picks: The recipe (empty name) and each of its parts → which candidate the user wants.
+        whole: The recipe (empty name) and its parts.
+    """
+
+    def __init__(
+        self, recipe: Recipe, targets: Sequence[Target], picks: Mapping[str, str | int | None]
+    ) -> None:
+        self.recipe, self.targets, self.picks = recipe, targets, picks
+        self.whole = {"": recipe, **recipe.parts}
 
 
 def _request(
@@ -445,15 +495,18 @@ def _request(
     if len({t.name for t in targets}) < len(targets):
         raise UsageError("a target is named twice", at="--target")
     chosen = dict(settings or {})
+    repeated: dict[str, str] = {}
     if like is not None:
         from edgekd.bundle import open_bundle
 
         with open_bundle(like) as opened:
             chosen = {**opened.manifest["recipe"]["settings"], **chosen}
-            pick = pick if pick is not None else opened.manifest["artefact"]["candidate"]
+            whole = {"": opened.manifest, **opened.manifest.get("parts", {})}
+            repeated = {name: one["artefact"]["candidate"] for name, one in whole.items()}
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, chosen)
-    return _Request(recipe, targets, pick)
+    picks = {name: pick if pick is not None else repeated.get(name) for name in ("", *recipe.parts)}
+    return _Request(recipe, targets, picks)
 
 
 def _places(request: _Request, out: Path | None) -> list[Path]:
@@ -533,21 +586,50 @@ def _optional(walk: Walk, chain: Sequence[steps.Step]) -> None:
 
 
 def _bundle(
-    walk: Walk, target: Target, missing: Sequence[str], place: Path, device: _Device
+    walks: Mapping[str, Walk], target: Target, missing: Sequence[str], place: Path, device: _Device
 ) -> Bundle:
+    """Write the bundle; a part's is a bundle in a folder of it."""
     from edgekd.bundle import unchanged, write_bundle
     from edgekd.manifest import Evidence, assemble
+    from edgekd.parts import with_parts
 
+    walk, parts = walks[""], {name: part for name, part in walks.items() if name}
+    for name, part in parts.items():
+        walk.adopt(name, part)
+    for step in steps.joined(walk.recipe, target, device.absent, device.there):
+        walk.step(step)
     # Numbers by proxy are this machine's, whatever --on names.
     machine = here() if device.absent else device.machine
-    evidence = Evidence(walk.recipe, target, walk.done, machine, missing, device.absent)
-    manifest = assemble(evidence)
+    evidence = {
+        name: Evidence(one.recipe, target, one.done, machine, missing, device.absent)
+        for name, one in walks.items()
+    }
+    own = evidence.pop("")
+    manifest = assemble(own)
+    manifests = {name: assemble(one) for name, one in evidence.items()}
+    if parts:
+        manifest = with_parts(manifest, own, evidence, manifests)
     same = unchanged(manifest, place)
     if same is not None:
         return same
     with tempfile.TemporaryDirectory() as scratch:
-        files = _files(walk, target, manifest, Path(scratch))
+        room = Path(scratch)
+        files: dict[str, Path | bytes] = {}
+        for name, part in parts.items():
+            inside = _files(part, target, manifests[name], _folder(room / f"files-{name}"))
+            made = write_bundle(manifests[name], inside, room / name).path
+            files |= {
+                f"{name}/{file.relative_to(made).as_posix()}": file
+                for file in sorted(made.rglob("*"))
+                if file.is_file()
+            }
+        files |= _files(walk, target, manifest, room)
         return write_bundle(manifest, files, place)
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
 
 
 def _files(
@@ -572,6 +654,10 @@ def _files(
         files["state.npz"] = walk.whole("distill").path / "state.npz"
         task = open_task(plain(walk.recipe.task), steps.base_of(walk.recipe))
         files |= getattr(task, "companions", dict)()
+    if "joint" in manifest:
+        files[manifest["joint"]["golden"]["file"]] = (
+            walk.whole(f"joint:{target.name}").path / "joint.npz"
+        )
     if "contract" in manifest:
         text = json.dumps(manifest["contract"], indent=1, ensure_ascii=False)
         files["contract.json"] = f"{text}\n".encode()

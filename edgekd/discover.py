@@ -389,7 +389,11 @@ def load_recipe(
             f"recipe() returned {type(recipe).__name__}, wanted edgekd.Recipe", at=place
         )
     plain = {name: _plain(value) for name, value in bound.items()}
-    return dataclasses.replace(recipe, file=str(found.path), settings=plain)
+    parts = {
+        name: dataclasses.replace(part, file=str(found.path), settings={**plain, **part.settings})
+        for name, part in recipe.parts.items()
+    }
+    return dataclasses.replace(recipe, file=str(found.path), settings=plain, parts=parts)
 
 
 def _plain(value: Any) -> Any:

@@ -75,6 +75,8 @@ def render_report(
             curves=_curves(_histories(manifest) if curves is None else curves),
             provenance=_provenance(manifest),
             commands=_commands(manifest),
+            joint=_joint(manifest),
+            parts=[_part(name, part) for name, part in manifest.get("parts", {}).items()],
         )
     )
 
@@ -375,6 +377,57 @@ def _cpu_ms(row: Row) -> float:
     """Processor time of an inference; 0 where none was measured."""
     cpu: Row = row["latency"].get("cpu_ms") or {}
     return float(cpu.get("p50") or 0.0)
+
+
+def _joint(manifest: Manifest) -> dict[str, Any]:
+    """Return what all networks of the bundle decide together, a column a cascade, and its cost."""
+    joint = manifest.get("joint")
+    if not joint:
+        return {}
+    roles = joint["rows"]
+    lines = [("reach stage 2", [metric("share", joint["share"][role]) for role in roles])]
+    lines += [
+        (name, [metric(name, roles[role][name]) for role in roles]) for name in roles["shipped"]
+    ]
+    lines.append(("processor time of a mean flight", [_cost(joint["cost"], r) for r in roles]))
+    exported = joint["cost"].get("teacher, exported")
+    faults = [
+        (name, [_fault(joint["per fault"][role][name]) for role in roles], row["flights"])
+        for name, row in joint["per fault"]["shipped"].items()
+    ]
+    return {
+        "heads": [joint["called"][role] for role in roles],
+        "lines": lines,
+        "exported": exported and f"{_mean_cost(exported)} in {exported['runtime']}",
+        "faults": faults,
+        "agreement": [(name, f"{value:.4f}") for name, value in joint["agreement"].items()],
+        "flights": joint["flights"],
+    }
+
+
+def _cost(costs: Row, role: str) -> str:
+    cost = costs[role]
+    return f"not run: {cost['not_run']}" if "not_run" in cost else _mean_cost(cost)
+
+
+def _mean_cost(cost: Row) -> str:
+    first, second = (quantity(value) for value in cost["stage_ms"])
+    return f"{first} + {cost['share']:.3f} · {second} = {quantity(cost['mean_ms'])} ms"
+
+
+def _fault(row: Row) -> str:
+    return f"{100 * row['flagged']:.0f} % / {100 * row['named']:.0f} %"
+
+
+def _part(folder: str, part: Manifest) -> dict[str, Any]:
+    """Return another network of the bundle: its table; the rest is in its own report."""
+    return {
+        "folder": folder,
+        "artefact": part["artefact"],
+        "claims": part["claims"],
+        "table": tabulate(part),
+        "shipped": [bool(row["shipped"]) for row in part["rows"]],
+    }
 
 
 def _response(manifest: Manifest) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Walk:
         self.keys = Keys(self.recipe, self._digests)
         self._steps: dict[str, Step] = {}
         self._whole: set[str] = set()
+        self._others: dict[str, Walk] = {}
 
     def step(self, step: Step) -> Entry:
         """Finish one step whose inputs are finished."""
@@ -59,6 +60,13 @@ class Walk:
         self.done[step.name] = entry
         return entry
 
+    def adopt(self, part: str, other: Walk) -> None:
+        """Make the finished steps of a part's recipe inputs here, each as ``PART/step``."""
+        self._others[part] = other
+        for name, entry in other.done.items():
+            self.done[f"{part}/{name}"] = entry
+            self.keys.of[f"{part}/{name}"] = other.keys.of[name]
+
     def has(self, step: Step) -> bool:
         """Tell whether this very step is finished: targets may ask otherwise by the same name."""
         before = self.keys.of.get(step.name)
@@ -66,7 +74,10 @@ class Walk:
 
     def whole(self, name: str) -> Entry:
         """Return a finished step whose every byte was checked; a damaged one is made again."""
-        if name not in self._whole:
+        part, _, rest = name.partition("/")
+        if part in self._others:
+            self.done[name] = self._others[part].whole(rest)
+        elif name not in self._whole:
             if self.store.get(self.keys.of[name]) is None:
                 self.emit(Event("warning", name, "damaged in the store; it is made again"))
                 self.step(self._steps[name])

@@ -331,6 +331,10 @@ class Recipe:
         time_teacher: Time the teacher too in every runtime that runs the student in fp32.
         distill: ``if-better`` distils where the teacher is better than the control on validation,
             and else ships the control and says so; ``always`` distils.
+        parts: Folder in the bundle → the recipe of another network that ships with this one, as a
+            bundle in that folder: the later stages of a cascade.
+        joint: Function that judges this network and its parts as one: ``call(networks, data,
+            emit)`` returns facts and golden arrays; see `edgekd.stages.score.joint`.
     """
 
     name: str
@@ -355,6 +359,8 @@ class Recipe:
     response: Call | None = None
     time_teacher: bool = False
     distill: Literal["if-better", "always"] = "if-better"
+    parts: Mapping[str, Recipe] = field(default_factory=dict)
+    joint: Call | None = None
 
 
 def rebuild(kind: Any, value: Json) -> Any:

@@ -69,7 +69,9 @@ def stage(name: str) -> str:
     return f"edgekd.stages.{module}:{function or module}"
 
 
-_RUN = {stage("score"), stage("score.response"), stage("parity"), stage("profile")}
+_RUN = {
+    *(stage(name) for name in ("score", "score.response", "score.joint", "parity", "profile")),
+}
 """Stages that run an artefact by the agent."""
 
 
@@ -755,6 +757,30 @@ def responded(
     inputs = {"artefact": f"build:{identity}", "state": "distill"}
     name = f"response:{identity}"
     step = stage("score.response")
+    return [Step(name, step, spec, inputs, files, EXPORT, measured=True, there=there)]
+
+
+def joined(
+    recipe: Recipe, target: Target, absent: str = "", there: Mapping[str, Json] | None = None
+) -> list[Step]:
+    """What the network and its parts decide together, where the recipe says how to judge that.
+
+    The steps of a part are called ``PART/step``.
+    """
+    if recipe.joint is None:
+        return []
+    inputs = {}
+    for part in ("", *(f"{name}/" for name in recipe.parts)):
+        inputs[f"{part}chosen"] = f"{part}choose:{target.name}"
+        inputs |= {f"{part}{name}": f"{part}{name}" for name in ("distill", "teacher")}
+    spec = {
+        "data": plain(recipe.data),
+        "joint": plain(recipe.joint),
+        "parts": list(recipe.parts),
+        "by_proxy": bool(absent),
+    }
+    files = tuple(base_of(recipe) / f for f in recipe.files)
+    name, step = f"joint:{target.name}", stage("score.joint")
     return [Step(name, step, spec, inputs, files, EXPORT, measured=True, there=there)]
 
 

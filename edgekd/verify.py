@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ Report = dict[str, Any]
 
 FILES, MANIFEST, PIN = "files", "manifest", "expected digest"
 GOLDEN, TASK = "golden outputs", "task metric"
+JOINT = "decisions together"
 SLACK = 0.005
 """A task metric measured again stays in its recorded interval, or within this share of itself."""
 
@@ -139,12 +140,17 @@ def _sentence(check: Mapping[str, Any]) -> str:
         return f"not run: {facts['why']}"
     if check["status"] == "failed":
         return f"failed: {'; '.join(facts['faults'])}"
+    if check["name"] == JOINT:
+        return (
+            f"passed: {facts['same']} of {facts['n']} golden flights as recorded,"
+            f" {facts['flagged']} flagged; largest difference of a chance {facts['max_abs']:.3g}"
+        )
     if check["name"] == FILES:
         return f"passed, {facts['files']} files"
-    if check["name"] == GOLDEN:
+    if check["name"].startswith(GOLDEN):
         outputs = [f"{n} {_nearness(m)}" for n, m in facts.items() if n != "effective"]
         return f"passed: {'; '.join(outputs)}"
-    if check["name"] == TASK:
+    if check["name"].startswith(TASK):
         found = [f"{name} {value['value']:.4f}" for name, value in facts["metrics"].items()]
         return f"passed: {', '.join(found)}"
     return "passed"
@@ -207,20 +213,58 @@ def _behaviour(
     emit: Emit,
 ) -> list[Check]:
     """Run the artefact, unless its files are not what was written: those are not run."""
-    wanted = [*([GOLDEN] if golden else []), *([TASK] if task else [])]
+    parts, joint = _inside(bundle, before)
+    each = [*([GOLDEN] if golden else []), *([TASK] if task else [])]
+    wanted = [_of(name, part) for part in ("", *parts) for name in each]
+    wanted += [JOINT] if joint and golden else []
     failed = [check.name for check in before if check.wrong]
     if failed:
         why = f"the bundle failed before: {', '.join(failed)}"
         return [Check(name, not_run=why) for name in wanted]
-    checks = []
+    checks: list[Check] = []
     with open_bundle(bundle) as opened:
-        if golden:
-            emit(Event("progress", "verify", "running the golden inputs"))
-            checks.append(_golden(opened, notes, on))
-        if task:
-            emit(Event("progress", "verify", "measuring the task metric"))
-            checks.append(_task(opened, emit))
+        whole = {"": opened}
+        for part in parts:
+            with open_bundle(opened.path / part) as inner:
+                whole[part] = inner
+                checks.append(Check(_of(MANIFEST, part), tuple(faults(inner.manifest))))
+        for part, one in whole.items():
+            if golden:
+                emit(Event("progress", "verify", _of("running the golden inputs", part)))
+                checks.append(replace(_golden(one, notes, on), name=_of(GOLDEN, part)))
+            if task:
+                emit(Event("progress", "verify", _of("measuring the task metric", part)))
+                checks.append(replace(_task(one, emit), name=_of(TASK, part)))
+        if joint and golden:
+            emit(Event("progress", "verify", "running the golden flights through all parts"))
+            checks.append(_together(whole, on))
     return checks
+
+
+def _inside(bundle: Path, before: list[Check]) -> tuple[list[str], bool]:
+    """Folders of the parts, and whether they decide together; nothing of a broken manifest."""
+    if any(check.name == MANIFEST and check.status != "passed" for check in before):
+        return [], False
+    manifest = read_manifest(bundle)
+    return list(manifest.get("parts", {})), "joint" in manifest
+
+
+def _of(name: str, part: str) -> str:
+    return f"{name} of {part}" if part else name
+
+
+def _together(whole: Mapping[str, Bundle], on: str) -> Check:
+    """Give the golden flights to the driver with all networks behind it."""
+    import numpy as np
+
+    from edgekd.tasks.faults.joint import bundled, replay
+
+    joint = whole[""].manifest["joint"]
+    first, second = (bundled(one.path, one.manifest) for one in whole.values())
+    with np.load(whole[""].path / joint["golden"]["file"], allow_pickle=False) as archive:
+        golden = {name: archive[name] for name in archive.files}
+    facts, wrong = replay(first, second, golden, joint["golden"]["tolerance"]["chance"], on)
+    return Check(JOINT, tuple(wrong), facts=facts)
 
 
 def _golden(bundle: Bundle, notes: list[str], on: str) -> Check:

@@ -138,7 +138,32 @@ SCHEMA = record(
         "files": table(DIGEST),
         "measured": record({"when": text, "machine": mapping, "versions": mapping}),
     },
-    {"state": maybe(record({"file": FILE}, {"what": text, "arrays": listing(text)}))},
+    {
+        "state": maybe(record({"file": FILE}, {"what": text, "arrays": listing(text)})),
+        "parts": table(
+            record(
+                {
+                    "name": FILE,
+                    "artefact": record(_ARTEFACT),
+                    "rows": listing(_ROW, least=1),
+                    "parity": listing(_PARITY),
+                    "ladder": listing(_RUNG),
+                    "claims": listing(text),
+                }
+            )
+        ),
+        "joint": record(
+            {
+                "driver": text,
+                "flights": count,
+                "share": table(_METRIC),
+                "rows": table(table(_METRIC)),
+                "agreement": table(number),
+                "cost": table(mapping),
+                "golden": record({"file": FILE, "tolerance": table(number)}),
+            }
+        ),
+    },
 )
 
 
@@ -230,6 +255,18 @@ def _files_exist(manifest: Manifest) -> Iterator[str]:
             yield f"files: {name!r} is not a relative file name of plain characters"
 
 
+def _parts_are_bundles(manifest: Manifest) -> Iterator[str]:
+    """Every part is a bundle in its folder; what all decide together has its golden file."""
+    for name, part in manifest.get("parts", {}).items():
+        inside = ("manifest.json", "SHA256SUMS", *part["artefact"]["files"])
+        for file in inside:
+            if f"{name}/{file}" not in manifest["files"]:
+                yield f"parts.{name}: {name}/{file} is not among the files"
+    joint = manifest.get("joint")
+    if joint and joint["golden"]["file"] not in manifest["files"]:
+        yield f"joint.golden.file: {joint['golden']['file']} is not among the files"
+
+
 def _one_shipped(manifest: Manifest) -> Iterator[str]:
     """Exactly one row is the artefact that ships, and no id stands twice."""
     shipped = [row["id"] for row in manifest["rows"] if row["shipped"]]
@@ -277,6 +314,7 @@ def _ladder_in_order(manifest: Manifest) -> Iterator[str]:
 
 _RULES = (
     _files_exist,
+    _parts_are_bundles,
     _one_shipped,
     _intervals_hold,
     _parity_agrees,

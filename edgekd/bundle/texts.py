@@ -23,9 +23,10 @@ _WHAT = {
     "model/runner/contract.h": "names, shapes and preparation of the tensors, for the runner",
     "model/runner/golden/input.bin": "golden inputs, little-endian",
     "model/runner/golden/output.bin": "golden outputs, little-endian float32",
-    "contract.json": "battery: all that a device must do around the network, for any language",
+    "contract.json": "all that a device must do around the network, for any language",
     "controller.py": "battery: builds what the network sees and guards it; needs numpy alone",
     "cascade.py": "flights: both stages as one diagnosis; needs numpy alone",
+    "joint.npz": "flights, and what the cascade of this folder makes of them",
     "explain.py": "flights: which sensor, and when, by occlusion; needs numpy alone for that",
     "enroll.py": "few-shot: learn new classes from a few examples; needs numpy alone",
 }
@@ -114,8 +115,15 @@ def _inside(manifest: Manifest, names: Iterable[str]) -> str:
     if state:
         special[state["file"]] = state.get("what", _STATE)
     what = {**_WHAT, **special}
-    every = sorted({*names, "manifest.json", "SHA256SUMS", "README.md"})
-    return "".join(f"- `{name}`{_colon(what.get(name))}\n" for name in every)
+    parts = {f"{part}/": _part(one) for part, one in manifest.get("parts", {}).items()}
+    own = {name for name in names if not name.startswith(tuple(parts))}
+    every = sorted({*own, "manifest.json", "SHA256SUMS", "README.md", *parts})
+    return "".join(f"- `{name}`{_colon((what | parts).get(name))}\n" for name in every)
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    made = part["artefact"]
+    return f"a bundle of its own, {part['name']}: {made['candidate']}, model in `{made['main']}`"
 
 
 def _colon(text: str | None) -> str:
@@ -171,6 +179,7 @@ def _snippet(manifest: Manifest, names: set[str]) -> str:
         f'print(np.abs(outputs - golden["output:{output}"]).max())',
     ]
     more = _few_shot(manifest, names) + _controller(manifest, names, output) + _stage(names, output)
+    more += _cascade(manifest, names)
     return "\n".join(lines + more) + "\n"
 
 
@@ -212,11 +221,46 @@ def _stage(names: set[str], output: str) -> list[str]:
     return [
         "",
         "from cascade import Stage",
-        'stage = Stage.open(".")  # Cascade(stage 1, stage 2, network 1, network 2) runs both',
+        'stage = Stage.open(".")',
         "flight = np.full((len(stage.names), 4096), np.nan)  # raw units, 1 Hz, NaN: no value",
         "print(stage.names, stage.prepare([flight]).shape)",
         f'print(dict(zip(stage.classes, stage.shares(golden["output:{output}"])[0])))',
     ]
+
+
+def _cascade(manifest: Manifest, names: set[str]) -> list[str]:
+    """Both stages, each in its own runtime."""
+    parts = manifest.get("parts", {})
+    if "cascade.py" not in names or len(parts) != 1:
+        return []
+    ((folder, part),) = parts.items()
+    made = part["artefact"]
+    write = _RUNNERS.get(made["runtime"])
+    if write is None:
+        return []
+    imports, run = write({**made, "main": f"{folder}/{made['main']}"})
+    own = _RUNNERS[manifest["artefact"]["runtime"]](manifest["artefact"])[1]
+    name = manifest["io"]["inputs"][0]["name"]
+    return [
+        "",
+        "from cascade import Cascade",
+        *([imports] if manifest["artefact"]["runtime"] != made["runtime"] else []),
+        "def stage_1(ready):",
+        *_called(own, name),
+        "def stage_2(ready):",
+        *_called(run, name),
+        'golden = np.load("joint.npz")',
+        'seconds = np.repeat(golden["flights"].astype("float32"), 4096 //'
+        ' golden["flights"].shape[-1], axis=-1)',
+        'diagnose = Cascade.open(".", stage_1, stage_2)  # stage 2 sees flagged flights alone',
+        "print(diagnose(list(seconds)).named())",
+    ]
+
+
+def _called(run: str, name: str) -> list[str]:
+    """The lines that load and run, inside a function."""
+    lines = [f'feeds = {{"{name}": ready}}', *run.splitlines(), "return outputs"]
+    return [f"    {line}" for line in lines]
 
 
 def _onnxruntime(artefact: Mapping[str, Any]) -> tuple[str, str]:

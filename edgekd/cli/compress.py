@@ -47,6 +47,10 @@ def _show(bundles: Sequence[Any]) -> None:
         current().result([{"path": str(b.path), "manifest": b.manifest} for b in bundles])
     else:
         click.echo(table.plain_text([b.manifest for b in bundles], text.width()))
+        for bundle in bundles:
+            for name, part in bundle.manifest.get("parts", {}).items():
+                click.echo(f"{bundle.manifest['name']}, {name}:")
+                click.echo(table.plain_text(part, text.width()))
         click.echo("\n\n".join(_shown(Path(b.path), b.manifest) for b in bundles))
 
 

@@ -68,6 +68,50 @@ def response(
     return found
 
 
+def joint(
+    spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit
+) -> dict[str, Any]:
+    """Judge the recipe's network and its parts as one, on the test split.
+
+    Args:
+        spec: ``joint``, ``data``, ``parts`` (folders), ``base``.
+        inputs: For the recipe ``chosen``, ``distill`` and ``teacher``, for each part the same
+            names behind ``PART/``.
+        out: Gets ``joint.npz``: the golden arrays.
+        emit: Progress.
+
+    Returns:
+        What the recipe's function says: see `edgekd.spec.Recipe.joint`. It gets role →
+        [(artefact, state), …], the recipe's own network first.
+    """
+    base, whole = Path(spec["base"]), ["", *(f"{part}/" for part in spec["parts"])]
+
+    def ready(folder: Path, state: Path) -> tuple[Any, dict[str, Any]]:
+        return open_artefact(folder), dict(np.load(state / "state.npz"))
+
+    networks = {
+        "shipped": [
+            ready(inputs[f"{part}chosen"] / "shipped", inputs[f"{part}distill"]) for part in whole
+        ]
+    }
+    for role in ("distill", "teacher"):
+        places = [inputs[f"{part}{role}"] for part in whole]
+        networks[role] = [ready(place, place) for place in places]
+    data = invoke(Call(**spec["data"]), base)
+    facts, golden = invoke(
+        Call(**spec["joint"]),
+        base,
+        networks=networks,
+        data=data,
+        options={"base": str(base), "threads": spec["threads"]},
+        on=spec["on"],
+        by_proxy=spec["by_proxy"],
+        emit=emit,
+    )
+    save_arrays(out / "joint.npz", golden)
+    return dict(facts)
+
+
 def trivial(
     spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, emit: Emit
 ) -> dict[str, Any]:

@@ -23,6 +23,26 @@ def test_the_default_has_seventy_percent_fewer_parameters_than_its_teacher():
     assert counts[0] <= 0.31 * min(counts[1:])
 
 
+def test_the_default_is_both_stages_in_one_bundle():
+    recipe = load_recipe("liteinception", {"difficulty": "fleet", "seed": 3})
+    part = recipe.parts["stage2"]
+    assert [r.data.args["stage"] for r in (recipe, part)] == [1, 2]
+    assert [r.student.build.args["classes"] for r in (recipe, part)] == [2, 11]
+    assert part.data.args["difficulty"] == "fleet" and part.seed == 3
+    assert part.file == recipe.file
+    assert recipe.settings["stage"] == "both"
+    assert part.settings == {**recipe.settings, "stage": 2}
+    assert recipe.joint.to.endswith("joint:judge")
+
+
+def test_a_stage_alone_is_the_same_network_without_the_other():
+    both = load_recipe("liteinception", {})
+    for number, twin in ((1, both), (2, both.parts["stage2"])):
+        alone = load_recipe("liteinception", {"stage": number})
+        assert not alone.parts and alone.joint is None
+        assert (alone.data, alone.train, alone.student) == (twin.data, twin.train, twin.student)
+
+
 def test_every_member_of_the_teacher_learns_as_long_as_the_student():
     recipe = load_recipe("liteinception", {"epochs": 7})
     members = recipe.teacher.build.args["members"]

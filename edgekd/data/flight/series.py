@@ -50,6 +50,8 @@ class Series:
         mean: Of each channel over the training flights.
         std: Likewise.
         groups: Airframe of each flight, where it is known: flights of one are alike.
+        kinds: What each flight has, whatever the labels are: 0 nothing, else the fault's number.
+        faults: Names of the faults 1…
     """
 
     values: NDArray[np.float16]
@@ -60,6 +62,8 @@ class Series:
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
     groups: NDArray[np.int64] | None = None
+    kinds: NDArray[np.int64] | None = None
+    faults: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -81,7 +85,9 @@ class Series:
     def where(self, chosen: NDArray[np.bool_]) -> Series:
         """Return some of these flights."""
         groups = None if self.groups is None else self.groups[chosen]
-        return replace(self, rows=self.rows[chosen], labels=self.labels[chosen], groups=groups)
+        kinds = None if self.kinds is None else self.kinds[chosen]
+        rows, labels = self.rows[chosen], self.labels[chosen]
+        return replace(self, rows=rows, labels=labels, groups=groups, kinds=kinds)
 
 
 def pool(flights: NDArray[np.float32], length: int) -> NDArray[np.float32]:
@@ -189,6 +195,8 @@ def by_fold(
             mean,
             std,
             None if groups is None else groups[rows],
+            target[rows],
+            tuple(faults),
         )
     counts = {
         split: np.bincount(part.labels, minlength=len(classes)).tolist()

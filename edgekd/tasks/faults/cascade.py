@@ -1,7 +1,11 @@
 """Two networks as one diagnosis: is a flight faulty, and only where it is, with what.
 
-This file ships in the bundles of both stages as ``cascade.py`` and needs numpy alone. A stage
-reads its own bundle: names and order of the channels, normalisation, temperature, threshold.
+This file ships as ``cascade.py`` and needs numpy alone. A stage reads its own bundle: names and
+order of the channels, normalisation, temperature, threshold. The bundle of stage 2 is the folder
+``stage2`` in that of stage 1:
+
+    diagnose = Cascade.open("BUNDLE", network_1, network_2)
+    diagnose([flight]).named()
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ Network = Callable[[NDArray[np.float32]], NDArray[Any]]
 SECONDS = 4096
 """A flight's last seconds, which are looked at."""
 SHORTEST = 60
+SECOND = "stage2"
+"""Folder of stage 2 in the bundle of the cascade."""
 CLIP = 6.0
 """Standard deviations at which a value is cut."""
 
@@ -154,6 +160,12 @@ class Cascade:
             raise ValueError("the stages were made for different channels")
         self.find, self.name, self._finder, self._namer = find, name, finder, namer
         self._threshold = find.threshold
+
+    @classmethod
+    def open(cls, bundle: str | Path, finder: Network, namer: Network) -> Cascade:
+        """Read the bundle that holds both stages."""
+        folder = Path(bundle)
+        return cls(Stage.open(folder), Stage.open(folder / SECOND), finder, namer)
 
     def __call__(
         self, flights: Sequence[NDArray[Any]], names: Sequence[str] | None = None

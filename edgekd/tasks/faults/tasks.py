@@ -89,6 +89,10 @@ class Detection:
         """The driver of both stages, and occlusion."""
         return COMPANIONS
 
+    def contract(self, state: State) -> Mapping[str, Any]:
+        """What a device does around the network."""
+        return contract(state)
+
     def trivial(self, data: Any) -> tuple[str, Model]:
         """Extremely randomised trees."""
         return TRIVIAL, forest(data)
@@ -131,6 +135,10 @@ class Identification:
         """The driver of both stages, and occlusion."""
         return COMPANIONS
 
+    def contract(self, state: State) -> Mapping[str, Any]:
+        """What a device does around the network."""
+        return contract(state)
+
     def trivial(self, data: Any) -> tuple[str, Model]:
         """Extremely randomised trees."""
         return TRIVIAL, forest(data)
@@ -171,6 +179,32 @@ def forest(data: Any) -> Model:
         return np.log(grown.shares(trees.window_statistics(raw)) + 1e-3)
 
     return model
+
+
+def contract(state: State) -> Mapping[str, Any]:
+    """What a device does around the network, for any language; ``cascade.py`` is it in numpy.
+
+    Returns:
+        ``seconds``: how many of a flight's last ones are looked at, at 1 Hz, pooled to the
+        network's length by means of what is there, ``rounded`` to; ``clip``: deviations at which
+        (value − mean) / std is cut, an absent value being 0; ``channels`` with ``mean`` and
+        ``std``; ``temperature`` of the softmax over ``classes``; ``threshold`` of the chance of
+        the last class from which on stage 1 flags a flight.
+    """
+    threshold = state.get("threshold")
+    return {
+        "seconds": cascade.SECONDS,
+        "shortest": cascade.SHORTEST,
+        "rounded": "float16",
+        "clip": cascade.CLIP,
+        "channels": [
+            {"name": str(name), "mean": float(mean), "std": float(std)}
+            for name, mean, std in zip(state["channels"], state["mean"], state["std"], strict=True)
+        ],
+        "classes": [str(name) for name in state["classes"]],
+        "temperature": float(state["temperature"][0]),
+        **({} if threshold is None else {"threshold": float(threshold[0])}),
+    }
 
 
 def described(train: Any) -> Mapping[str, NDArray[Any]]:
