@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ from edgekd.discover import load_recipe
 from edgekd.errors import UsageError
 from edgekd.events import silent
 from edgekd.run import Walk
+from edgekd.spec import finite
 from edgekd.store import Store
 from edgekd.tasks.faults import explain
 from edgekd.tasks.faults.cascade import Stage
@@ -128,15 +128,6 @@ def student(settings: Mapping[str, Any]) -> Path:
         if not step.name.startswith("baseline:"):
             walk.step(step)
     return walk.done["distill"].path
-
-
-def finite(value: Any) -> Any:
-    """Null for what is no number: an interval over one airframe."""
-    if isinstance(value, Mapping):
-        return {key: finite(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _scores(

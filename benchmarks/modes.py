@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.explain import finite
 from edgekd import steps
 from edgekd.artefact import Running, open_artefact
 from edgekd.calls import invoke
 from edgekd.discover import load_recipe
 from edgekd.run import Walk
 from edgekd.settings import parse_assignments
+from edgekd.spec import finite
 from edgekd.store import Store
 from edgekd.tasks.base import labels_of, outputs_of
 from edgekd.tasks.faults import metrics

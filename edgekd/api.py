@@ -17,7 +17,7 @@ from edgekd.discover import load_recipe, load_target
 from edgekd.errors import SetupError, StageError, UnbuiltError, UsageError, did_you_mean
 from edgekd.events import Emit, Event, silent
 from edgekd.inputs import save_arrays
-from edgekd.spec import Recipe
+from edgekd.spec import Recipe, finite, plain
 from edgekd.store import Store
 from edgekd.target import Target
 from edgekd.verdict import RULES
@@ -605,10 +605,10 @@ def _bundle(
         for name, one in walks.items()
     }
     own = evidence.pop("")
-    manifest = assemble(own)
-    manifests = {name: assemble(one) for name, one in evidence.items()}
+    manifest = finite(plain(assemble(own)))
+    manifests = {name: finite(plain(assemble(one))) for name, one in evidence.items()}
     if parts:
-        manifest = with_parts(manifest, own, evidence, manifests)
+        manifest = finite(with_parts(manifest, own, evidence, manifests))
     same = unchanged(manifest, place)
     if same is not None:
         return same
@@ -639,7 +639,6 @@ def _files(
     from edgekd.data.show import load_examples
     from edgekd.report import render_report
     from edgekd.search import golden_of
-    from edgekd.spec import plain
     from edgekd.tasks.open import open_task
 
     shipped = walk.whole(f"choose:{target.name}").path / "shipped"

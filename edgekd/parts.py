@@ -98,8 +98,8 @@ def _costs(facts: Mapping[str, Any], stages: list[Evidence]) -> dict[str, Any]:
             found[role] = {"not_run": missing[0]}
         else:
             found[role] = _cost([latency["cpu_ms"]["p50"] for latency in each], share)
-    fastest = [_fastest_teacher(one) for one in stages]
-    if all(fastest):
+    fastest = [own for one in stages if (own := _fastest_teacher(one)) is not None]
+    if len(fastest) == len(stages):
         runtimes = dict.fromkeys(runtime for _, runtime in fastest)
         share = facts["share"]["teacher"]["value"]
         found["teacher, exported"] = {
@@ -113,14 +113,14 @@ def _cost(each: list[float], share: float) -> dict[str, Any]:
     return {"stage_ms": each, "share": share, "mean_ms": each[0] + share * sum(each[1:])}
 
 
-def _fastest_teacher(evidence: Evidence) -> tuple[float, str]:
+def _fastest_teacher(evidence: Evidence) -> tuple[float, str] | None:
     """Least processor time of the teacher in fp32 in a runtime of its own, where it was timed."""
     timed = [
         (evidence.facts(name)["latency"]["cpu_ms"]["p50"], name.removeprefix("profile:teacher-"))
         for name in evidence.done
         if name.startswith("profile:teacher-")
     ]
-    return min(timed, default=(0.0, ""))
+    return min(timed, default=None)
 
 
 def _claims(joint: Mapping[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -403,6 +404,15 @@ def plain(value: object) -> Json:
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return value
+
+
+def finite(value: Json) -> Json:
+    """Replace NaN and infinite numbers, which JSON lacks, by null: not known."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def canonical(value: object) -> str:

@@ -18,7 +18,7 @@ from edgekd.closure import code_digest
 from edgekd.device.fingerprint import fingerprint
 from edgekd.environments import ENVIRONMENTS
 from edgekd.errors import DataError, EdgekdError, RecipeError, SetupError
-from edgekd.spec import Call, Json, Network, Objective, Recipe, Train, plain
+from edgekd.spec import Call, Json, Network, Objective, Recipe, Train, finite, plain
 from edgekd.store import Digests, key_of
 from edgekd.target import Target
 
@@ -96,7 +96,7 @@ def shared(
     alone = _alone(recipe, recipe.student, recipe.train)
     steps.append(Step("control", stage("train"), judged | alone, {}, files, TRAINING))
     if kept is not None:
-        steps.append(Step("distill", stage("keep"), kept, {"network": network}))
+        steps.append(Step("distill", stage("keep"), finite(kept), {"network": network}))
     else:
         steps += [*_taught(recipe), _student(recipe, "distill", recipe.objective)]
     for baseline in recipe.baselines:

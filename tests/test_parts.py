@@ -140,6 +140,7 @@ def test_the_page_shows_both_and_what_they_decide():
     part = evidence((0.4, 1.2, 8.0))
     manifest = fakes.manifest()
     page = render_report(with_parts(manifest, own, {"stage2": part}, {"stage2": manifest}))
+    assert "cascade exported" not in page
     assert "All stages as one" in page and "Fault by fault" in page
     assert "0.200 + 0.500 · 0.400 = 0.400 ms" in page
     assert page.count("► ") >= 2

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import errno
 import hashlib
-import math
 import os
 import shutil
 import tempfile
@@ -25,7 +24,7 @@ from edgekd.bundle.contents import DAMAGE, MANIFEST, SUMS, opened, sha256_of, wr
 from edgekd.bundle.integrity import audit, sums_text
 from edgekd.bundle.read import Bundle, open_bundle, read_manifest
 from edgekd.errors import EdgekdError, SetupError, StageError, UsageError, VerifyError
-from edgekd.spec import plain
+from edgekd.spec import finite, plain
 
 Source = Path | bytes
 
@@ -53,7 +52,7 @@ def write_bundle(manifest: Mapping[str, Any], files: Mapping[str, Source], out: 
         StageError: A name cannot stand in a bundle, a file is absent, or the manifest is wrong.
     """
     _check_names(files)
-    whole = {**_finite(plain(manifest)), "schema_version": manifests.SCHEMA_VERSION}
+    whole = {**finite(plain(manifest)), "schema_version": manifests.SCHEMA_VERSION}
 
     def fill(folder: Path) -> None:
         digests = {name: _put(source, folder / name) for name, source in files.items()}
@@ -121,7 +120,7 @@ def unchanged(manifest: Mapping[str, Any], out: Path) -> Bundle | None:
             there = bundle
     except EdgekdError:
         return None
-    same = _lasting(there.manifest) == _lasting(_finite(plain(manifest)))
+    same = _lasting(there.manifest) == _lasting(finite(plain(manifest)))
     return there if same and not audit(out).faults else None
 
 
@@ -218,15 +217,6 @@ def _check_manifest(manifest: Mapping[str, Any], out: Path) -> None:
     wrong = manifests.faults(manifest)
     if wrong:
         raise StageError("the manifest is wrong:\n  " + "\n  ".join(wrong), at=str(out))
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN and infinite numbers, which JSON lacks, by null: not known."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _lasting(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,8 @@ def _metric(row: Manifest) -> str:
     value = row["metrics"].get(row["primary"])
     if value is None:
         return "not measured"
+    if value.get("low") is None or value.get("high") is None:
+        return f"{value['value']:.4g}  n={value['n']}"
     return f"{value['value']:.4g}  [{value['low']:.4g}, {value['high']:.4g}]  n={value['n']}"
 
 
