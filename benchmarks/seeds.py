@@ -226,6 +226,8 @@ def main() -> None:
     parser.add_argument("--baselines", action="store_true")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
+    if not 2 <= asked.seeds <= max(T95):
+        parser.error(f"--seeds {asked.seeds}: from 2 to {max(T95)}, an interval is over them")
     settings = parse_assignments(tuple(asked.settings))
     runs: dict[str, Any] = {}
     for seed in range(asked.seeds):

@@ -86,11 +86,14 @@ def _costs(facts: Mapping[str, Any], stages: list[Evidence]) -> dict[str, Any]:
     """Processor time of a mean flight: each pays the first network, some the second."""
     steps = {
         "shipped": [one.choice["picked"] for one in stages],
+        "fp32": [one.choice["fp32"] for one in stages],
         "distill": ["distill"] * len(stages),
         "teacher": ["teacher"] * len(stages),
     }
     found: dict[str, Any] = {}
     for role, names in steps.items():
+        if role not in facts["share"]:
+            continue
         each = [one.latency(name) for one, name in zip(stages, names, strict=True)]
         missing = [latency["not_run"] for latency in each if "not_run" in latency]
         share = facts["share"][role]["value"]
@@ -138,12 +141,14 @@ def _claims(joint: Mapping[str, Any]) -> Iterator[str]:
             f" {share['value']:.3f} · {second:.3f} = {cost['mean_ms']:.3f} ms of processor time"
         )
         yield text + "".join(_beside(joint, cost["mean_ms"])) + "."
-    agreement = joint["agreement"]
-    yield (
-        f"The artefacts decide as the students in torch on {agreement['same decision']:.2%} of the"
-        f" flights; a chance differs by {agreement['largest difference of the chance']:.3f} at"
-        " most."
-    )
+    for role, agreement in joint["agreement"].items():
+        flips = agreement["farthest from the threshold where flags differ"]
+        yield (
+            f"{joint['called'][role].capitalize()}: decides as the students in torch on"
+            f" {agreement['same decision']:.2%} of the flights; the chance of a fault differs by"
+            f" {agreement['largest difference of the chance']:.2g} at most, and flights that are"
+            f" flagged otherwise lie within {flips:.2g} of the threshold."
+        )
 
 
 def _beside(joint: Mapping[str, Any], mean: float) -> Iterator[str]:

@@ -400,7 +400,11 @@ def _joint(manifest: Manifest) -> dict[str, Any]:
         "lines": lines,
         "exported": exported and f"{_mean_cost(exported)} in {exported['runtime']}",
         "faults": faults,
-        "agreement": [(name, f"{value:.4f}") for name, value in joint["agreement"].items()],
+        "agreement": [
+            (f"{joint['called'][role]}: {name}", f"{value:.4g}")
+            for role, found in joint["agreement"].items()
+            for name, value in found.items()
+        ],
         "flights": joint["flights"],
     }
 

@@ -44,7 +44,7 @@ def evidence(times, joint=None, teacher=None):
         target=SimpleNamespace(name="cpu"),
         done=facts,
         facts=facts.__getitem__,
-        choice={"picked": "ov-int8"},
+        choice={"picked": "ov-int8", "fp32": "ov-f32"},
         latency=lambda step: {"cpu_ms": {"p50": steps[step]}},
     )
 
@@ -59,7 +59,13 @@ def judged():
         "share": {role: spread(share) for role, share in zip(roles, (0.5, 0.5, 0.25), strict=True)},
         "rows": {role: {"recall": spread(0.8)} for role in roles},
         "per fault": {r: {"probe": {"flights": 4, "flagged": 0.5, "named": 0.5}} for r in roles},
-        "agreement": {"same decision": 1.0, "largest difference of the chance": 0.01},
+        "agreement": {
+            "shipped": {
+                "same decision": 1.0,
+                "largest difference of the chance": 0.01,
+                "farthest from the threshold where flags differ": 0.0,
+            }
+        },
         "tolerance": 0.05,
     }
 

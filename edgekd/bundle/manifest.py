@@ -158,7 +158,7 @@ SCHEMA = record(
                 "flights": count,
                 "share": table(_METRIC),
                 "rows": table(table(_METRIC)),
-                "agreement": table(number),
+                "agreement": table(table(number)),
                 "cost": table(mapping),
                 "golden": record({"file": FILE, "tolerance": table(number)}),
             }

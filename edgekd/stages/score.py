@@ -81,8 +81,9 @@ def joint(
         emit: Progress.
 
     Returns:
-        What the recipe's function says: see `edgekd.spec.Recipe.joint`. It gets role →
-        [(artefact, state), …], the recipe's own network first.
+        What the recipe's function says: see `edgekd.spec.Recipe.joint`. It gets role
+        (``shipped``, ``fp32`` where every network has such an artefact, ``distill``,
+        ``teacher``) → [(artefact, state), …], the recipe's own network first.
     """
     base, whole = Path(spec["base"]), ["", *(f"{part}/" for part in spec["parts"])]
 
@@ -94,6 +95,11 @@ def joint(
             ready(inputs[f"{part}chosen"] / "shipped", inputs[f"{part}distill"]) for part in whole
         ]
     }
+    exact = [inputs[f"{part}chosen"] / "fp32" for part in whole]
+    if all(place.is_dir() for place in exact):
+        networks["fp32"] = [
+            ready(place, inputs[f"{part}distill"]) for place, part in zip(exact, whole, strict=True)
+        ]
     for role in ("distill", "teacher"):
         places = [inputs[f"{part}{role}"] for part in whole]
         networks[role] = [ready(place, place) for place in places]

@@ -79,7 +79,7 @@ def made(tmp_path_factory):
     folder, data = tmp_path_factory.mktemp("joint"), flights()
     first, w1 = ready(folder / "1", data, ("healthy", "faulty"), 0.5)
     second, w2 = ready(folder / "2", data, FAULTS)
-    roles = {name: [first, second] for name in ("shipped", "distill", "teacher")}
+    roles = {name: [first, second] for name in ("shipped", "fp32", "distill", "teacher")}
     facts, golden = joint.judge(roles, data, options={})
     return data, first, second, (w1, w2), facts, golden
 
@@ -95,7 +95,7 @@ def test_decisions_are_those_of_two_models_on_the_prepared_flights(made):
     right = facts["rows"]["shipped"]["accuracy, 4 classes"]
     assert right["value"] == pytest.approx((named == data.test.kinds).mean())
     assert right["n"] == len(np.unique(data.test.groups))
-    assert facts["agreement"]["same decision"] == 1.0
+    assert [row["same decision"] for row in facts["agreement"].values()] == [1.0, 1.0]
     assert np.isin(golden["chance"].round(4), chance.round(4)).all()
     assert {0, 1} == set(golden["flagged"].astype(int))
     assert sum(row["flights"] for row in facts["per fault"]["shipped"].values()) == int(

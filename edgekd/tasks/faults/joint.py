@@ -27,7 +27,12 @@ GOLDEN = 16
 """Flights that ship beside the bundle with what the cascade makes of them."""
 CHANCES = {"fp32": 1e-3, "bf16": 0.02}
 """By how much a chance may differ on another machine; 0.05 for what computes in integers."""
-CALLED = {"shipped": "what ships", "distill": "students in torch", "teacher": "teachers in torch"}
+CALLED = {
+    "shipped": "what ships",
+    "fp32": "fp32 artefacts",
+    "distill": "students in torch",
+    "teacher": "teachers in torch",
+}
 
 State = Mapping[str, NDArray[Any]]
 Ready = tuple[Artefact, State]
@@ -45,8 +50,7 @@ def judge(
     """Diagnose the test flights with every pair of networks.
 
     Args:
-        networks: Role (``shipped``, ``distill``, ``teacher``) → stage 1 and stage 2, each with
-            what ships beside it.
+        networks: Role (row of `CALLED`) → stage 1 and stage 2, each with what ships beside it.
         data: Of stage 1; its flights know their faults.
         options: Load options of torch networks.
         on: Where what ships runs.
@@ -55,8 +59,9 @@ def judge(
 
     Returns:
         ``flights``; ``rows``: role → metrics, with intervals over airframes, and ``per fault``;
-        ``share``: role → of the flights that reach stage 2; ``agreement`` of what ships with the
-        students. And the golden arrays: flights, and what the cascade that ships makes of them.
+        ``share``: role → of the flights that reach stage 2; ``agreement``: role → of the
+        artefacts with the students. And the golden arrays: flights, and what the cascade that
+        ships makes of them.
 
     Raises:
         DataError: The flights do not know their faults.
@@ -81,7 +86,11 @@ def judge(
         "share": {role: row.pop("share") for role, row in rows.items()},
         "per fault": {role: row.pop("per fault") for role, row in rows.items()},
         "rows": rows,
-        "agreement": agreement(found["shipped"], found["distill"], limit),
+        "agreement": {
+            role: agreement(found[role], found["distill"], limit)
+            for role in ("shipped", "fp32")
+            if role in found
+        },
         "tolerance": max(CHANCES.get(one[0].precision, 0.05) for one in networks["shipped"]),
     }
     return facts, _golden(found["shipped"], test)
