@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd.bundle.agreement import contradictions
+from edgekd.bundle.contents import opened
 from edgekd.bundle.integrity import Audit, audit
 from edgekd.bundle.manifest import beyond, faults
 from edgekd.bundle.read import Bundle, open_bundle, read_manifest
-from edgekd.errors import EdgekdError, UsageError, VerifyError
+from edgekd.errors import EdgekdError, RuntimeCrash, StageError, UsageError, VerifyError
 from edgekd.events import Emit, Event, silent
 
 if TYPE_CHECKING:
@@ -20,10 +22,16 @@ if TYPE_CHECKING:
 Report = dict[str, Any]
 
 FILES, MANIFEST, PIN = "files", "manifest", "expected digest"
-GOLDEN, TASK = "golden outputs", "task metric"
+RUNS, GOLDEN, TASK = "runs as recorded", "golden outputs", "task metric"
 JOINT = "decisions together"
 SLACK = 0.005
-"""A task metric measured again stays in its recorded interval, or within this share of itself."""
+"""On another machine a task metric measured again stays in its recorded interval, or within this
+share of itself."""
+SAME_SLACK = 0.001
+"""The same on the machine and runtime that it was measured with: the units are the same ones."""
+SAME: Mapping[str, float] = {"max_rel": 1e-5, "min_cosine": 0.99999}
+"""On that machine and runtime golden outputs are given again but for the last digits, whatever the
+precision: the wider tolerance of an int8 artefact is for processors that round otherwise."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +158,8 @@ def _sentence(check: Mapping[str, Any]) -> str:
     if check["name"].startswith(GOLDEN):
         outputs = [f"{n} {_nearness(m)}" for n, m in facts.items() if n != "effective"]
         return f"passed: {'; '.join(outputs)}"
+    if check["name"].startswith(RUNS) and facts["same_machine"]:
+        return "passed, on the processor and runtime that it was measured with"
     if check["name"].startswith(TASK):
         found = [f"{name} {value['value']:.4f}" for name, value in facts["metrics"].items()]
         return f"passed: {', '.join(found)}"
@@ -189,11 +199,23 @@ def _files(found: Audit) -> Check:
 def _manifest(bundle: Path, found: Audit) -> Check:
     """Check what the manifest says; one that cannot be read is the files' fault, named there."""
     try:
-        return Check(MANIFEST, tuple(faults(read_manifest(bundle))))
+        manifest = read_manifest(bundle)
+        wrong = list(_wrong_in(manifest))
+        if not wrong and not found.faults:
+            wrong = _sizes(bundle, manifest)
+        return Check(MANIFEST, tuple(wrong))
     except EdgekdError as error:
         if found.faults:
             return Check(MANIFEST, not_run="it cannot be read")
         return Check(MANIFEST, (error.what,))
+
+
+def _sizes(bundle: Path, manifest: Mapping[str, Any]) -> list[str]:
+    artefact = manifest["artefact"]
+    with opened(bundle) as contents:
+        size = sum(contents.size(name) for name in artefact["files"])
+    same = size == artefact["bytes"]
+    return [] if same else [f"artefact.bytes: {artefact['bytes']} recorded, {size} found"]
 
 
 def _pinned(found: Audit, pin: str) -> Check:
@@ -214,7 +236,7 @@ def _behaviour(
 ) -> list[Check]:
     """Run the artefact, unless its files are not what was written: those are not run."""
     parts, joint = _inside(bundle, before)
-    each = [*([GOLDEN] if golden else []), *([TASK] if task else [])]
+    each = [*([RUNS, GOLDEN] if golden else []), *([TASK] if task else [])]
     wanted = [_of(name, part) for part in ("", *parts) for name in each]
     wanted += [JOINT] if joint and golden else []
     failed = [check.name for check in before if check.wrong]
@@ -227,14 +249,10 @@ def _behaviour(
         for part in parts:
             with open_bundle(opened.path / part) as inner:
                 whole[part] = inner
-                checks.append(Check(_of(MANIFEST, part), tuple(faults(inner.manifest))))
+                checks.append(Check(_of(MANIFEST, part), _wrong_in(inner.manifest)))
         for part, one in whole.items():
-            if golden:
-                emit(Event("progress", "verify", _of("running the golden inputs", part)))
-                checks.append(replace(_golden(one, notes, on), name=_of(GOLDEN, part)))
-            if task:
-                emit(Event("progress", "verify", _of("measuring the task metric", part)))
-                checks.append(replace(_task(one, emit), name=_of(TASK, part)))
+            found = _one(one, notes, on, golden=golden, task=task, emit=emit, part=part)
+            checks += [replace(check, name=_of(check.name, part)) for check in found]
         if joint and golden:
             emit(Event("progress", "verify", "running the golden flights through all parts"))
             checks.append(_together(whole, on))
@@ -267,31 +285,134 @@ def _together(whole: Mapping[str, Bundle], on: str) -> Check:
     return Check(JOINT, tuple(wrong), facts=facts)
 
 
-def _golden(bundle: Bundle, notes: list[str], on: str) -> Check:
-    """Give the golden inputs to the artefact, one at a time as on the device."""
-    import numpy as np
+def _one(
+    bundle: Bundle,
+    notes: list[str],
+    on: str,
+    *,
+    golden: bool,
+    task: bool,
+    emit: Emit,
+    part: str,
+) -> list[Check]:
+    """Run one artefact: its golden inputs, its task."""
+    checks: list[Check] = []
+    if golden:
+        emit(Event("progress", "verify", _of("running the golden inputs", part)))
+        checks += _golden(bundle, notes, on)
+    if task and any(check.wrong for check in checks if check.name == RUNS):
+        checks.append(Check(TASK, not_run=f"the bundle failed before: {RUNS}"))
+    elif task:
+        emit(Event("progress", "verify", _of("measuring the task metric", part)))
+        checks.append(_task(bundle, emit))
+    return checks
 
+
+def _wrong_in(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(faults(manifest) or contradictions(manifest))
+
+
+def _golden(bundle: Bundle, notes: list[str], on: str) -> list[Check]:
+    """Load the artefact as recorded, and give it the golden inputs one at a time, as on the device.
+
+    Raises:
+        SetupError: Its runtime is not there.
+        RuntimeCrash: The runtime died.
+    """
     from edgekd.device.link import agent_on
 
     manifest = bundle.manifest
-    artefact, golden = manifest["artefact"], manifest["golden"]
-    with np.load(bundle.path / golden["file"], allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    feeds = {name: array for name, array in arrays.items() if not name.startswith("output:")}
-    wanted = {n.removeprefix("output:"): a for n, a in arrays.items() if n not in feeds}
+    artefact = manifest["artefact"]
     with agent_on(on) as agent:
         machine = agent.facts()
         runs = _runs(artefact, machine, notes)
-        main = bundle.path / artefact["main"]
-        loaded = agent.load(runs["runtime"], main, **runs["options"])
-        notes += _elsewhere(manifest, loaded, machine)
-        given = agent.run(feeds, 1)
-    wrong: list[str] = [] if wanted else [f"{golden['file']} holds no outputs"]
+        try:
+            feeds, wanted = _recorded(bundle)
+            loaded = agent.load(runs["runtime"], bundle.path / artefact["main"], **runs["options"])
+            differences = list(_elsewhere(manifest, loaded, machine))
+            notes += differences
+            same = not differences and runs is artefact
+            strange = _strange(manifest, loaded, feeds, same)
+            given = {} if strange else agent.run(feeds, 1)
+        except RuntimeCrash:
+            raise
+        except (StageError, UsageError) as error:
+            # A missing runtime is a SetupError; this is what the runtime says of the artefact.
+            strange = [error.what]
+    if strange:
+        why = f"the bundle failed before: {RUNS}"
+        return [Check(RUNS, tuple(strange)), Check(GOLDEN, not_run=why)]
+    tolerance = _nearest(manifest["golden"]["tolerance"], same)
+    wrong: list[str] = []
     facts: dict[str, Any] = {}
     for name, truth in wanted.items():
-        facts[name], found = _parity(truth, given.get(name), golden["tolerance"])
+        facts[name], found = _parity(truth, given.get(name), tolerance)
         wrong += [f"output {name}: {fault}" for fault in found]
-    return Check(GOLDEN, tuple(wrong), facts={**facts, "effective": loaded.effective})
+    effective = {"effective": loaded.effective}
+    return [
+        Check(RUNS, facts={"same_machine": same}),
+        Check(GOLDEN, tuple(wrong), facts={**facts, **effective}),
+    ]
+
+
+def _recorded(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return golden inputs and outputs by name.
+
+    Raises:
+        StageError: The file is none, holds no outputs, or not as many as inputs.
+    """
+    import zipfile
+
+    import numpy as np
+
+    file = bundle.manifest["golden"]["file"]
+    try:
+        with np.load(bundle.path / file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise StageError(f"{file} cannot be read: {error}") from error
+    feeds = {name: array for name, array in arrays.items() if not name.startswith("output:")}
+    wanted = {n.removeprefix("output:"): a for n, a in arrays.items() if n not in feeds}
+    counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    if not wanted:
+        raise StageError(f"{file} holds no outputs")
+    if len(set(counts.values())) > 1 or not min(counts.values()):
+        raise StageError(f"{file} holds not one output for every input: {counts}")
+    return feeds, wanted
+
+
+def _strange(
+    manifest: Mapping[str, Any], loaded: Loaded, feeds: Mapping[str, Any], same: bool
+) -> list[str]:
+    """List where what was loaded is not what the manifest describes."""
+    pairs = [("inputs", loaded.inputs), ("outputs", loaded.outputs)]
+    wrong = []
+    for kind, ports in pairs:
+        recorded, found = [p["name"] for p in manifest["io"][kind]], [p.name for p in ports]
+        if recorded != found:
+            wrong.append(
+                f"io.{kind}: {', '.join(recorded)} recorded, the artefact has {', '.join(found)}"
+            )
+    lost = sorted({port["name"] for port in manifest["io"]["inputs"]} - set(feeds))
+    wrong += [f"golden inputs lack {name}" for name in lost]
+    # How a runtime runs an artefact depends on processor and version, and on nothing else.
+    recorded = manifest["measured"].get("effective", {}) if same else {}
+    for name, value in recorded.items():
+        if loaded.effective.get(name) != value:
+            wrong.append(f"{name}: {value} recorded, runs with {loaded.effective.get(name)}")
+    return wrong
+
+
+def _nearest(tolerance: Mapping[str, Any], same: bool) -> dict[str, Any]:
+    """Return the bounds of golden outputs; on the machine of the record they are narrow."""
+    if not same:
+        return dict(tolerance)
+    rel, cosine = tolerance.get("max_rel"), tolerance.get("min_cosine")
+    return {
+        **tolerance,
+        "max_rel": min(SAME["max_rel"], SAME["max_rel"] if rel is None else rel),
+        "min_cosine": max(SAME["min_cosine"], cosine or 0.0),
+    }
 
 
 def _parity(
@@ -325,23 +446,37 @@ def _task(bundle: Bundle, emit: Emit) -> Check:
     from edgekd.tasks.score import score_artefact
 
     row = next(row for row in bundle.manifest["rows"] if row["shipped"])
+    same = _measured_here(bundle.manifest)
     recorded = {name: m for name, m in row["metrics"].items() if "not_run" not in m}
     found = score_artefact(bundle.manifest, bundle.path, emit)
     wrong = []
     for name, metric in recorded.items():
         if name not in found:
             wrong.append(f"{name}: the task no longer gives it")
-        elif not _agrees(found[name]["value"], metric):
+        elif not _agrees(found[name]["value"], metric, same):
             value = found[name]["value"]
             wrong.append(f"{name}: {value:.4f} measured, {metric['value']:.4f} recorded")
     return Check(TASK, tuple(wrong), facts={"metrics": found, "recorded": recorded})
 
 
-def _agrees(value: float, recorded: Mapping[str, Any]) -> bool:
+def _agrees(value: float, recorded: Mapping[str, Any], same: bool) -> bool:
     middle, low, high = recorded["value"], recorded.get("low"), recorded.get("high")
+    if same:
+        return bool(abs(value - middle) <= SAME_SLACK * abs(middle))
     if low is not None and high is not None and low <= value <= high:
         return True
     return bool(abs(value - middle) <= SLACK * abs(middle))
+
+
+def _measured_here(manifest: Mapping[str, Any]) -> bool:
+    """Tell whether the task metric was measured with this processor and this runtime."""
+    from edgekd.device.fingerprint import here
+
+    now, runtime = here(), manifest["artefact"]["runtime"]
+    there, versions = manifest["measured"]["machine"], manifest["measured"]["versions"]
+    version = now["runtimes"].get(runtime)
+    known = version is not None and str(versions.get(runtime) or "").startswith(version)
+    return known and all(there.get(name) == now[name] for name in ("cpu", "isa"))
 
 
 def _runs(

@@ -10,6 +10,7 @@ import numpy as np
 
 import edgekd.tasks.enroll
 from edgekd.bundle import Bundle, write_bundle
+from edgekd.spec import digest
 from tests import fakes
 
 SAMPLES, FEATURES = 6, 5
@@ -29,6 +30,27 @@ def manifest() -> dict[str, Any]:
     value["io"]["inputs"][0]["shape"] = [None, 3, 4, 4]
     value["io"]["outputs"][0]["shape"] = [None, FEATURES]
     value["golden"]["tolerance"] = {"max_rel": 1e-4, "min_cosine": 0.99999}
+    return _consistent(value)
+
+
+def _consistent(value: dict[str, Any]) -> dict[str, Any]:
+    """Make every part speak of the artefact that really ships, as in a bundle of edgekd's own."""
+    artefact, choice = value["artefact"], value["choice"]
+    artefact["precision"], choice["picked"] = "fp32", "ort-fp32"
+    artefact["bytes"] = len(_model(np.zeros((48, FEATURES), np.float32)))
+    shipped = value["rows"][-1]
+    shipped |= {"id": "ort-fp32", "runtime": "onnxruntime", "precision": "fp32"}
+    shipped["file_bytes"] = artefact["bytes"]
+    rows = {row["id"]: row for row in value["rows"]}
+    for ranked in choice["ranking"]:
+        row = rows.get(ranked["candidate"])
+        if row is not None:
+            ranked["bytes"] = row["file_bytes"]
+            ranked |= {key: row["latency"][key]["p50"] for key in ("cpu_ms", "wall_ms")}
+    for metric, gain in value["gains"]["shipped − student"].items():
+        a, b = (rows[name]["metrics"][metric]["value"] for name in ("ort-fp32", "distill"))
+        gain["value"] = a - b
+    value["recipe"]["digest"] = digest(value["recipe"]["spec"])
     return value
 
 

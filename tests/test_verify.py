@@ -218,6 +218,7 @@ def test_all_faults_are_reported_at_once(bundle):
     assert statuses(error.report) == {
         "files": "failed",
         "manifest": "passed",
+        "runs as recorded": "not_run",
         "golden outputs": "not_run",
     }
     json.dumps(error.report, allow_nan=False)
@@ -311,6 +312,7 @@ def test_a_manifest_that_contradicts_itself_fails(bundle):
     assert statuses(error.report) == {
         "files": "passed",
         "manifest": "failed",
+        "runs as recorded": "not_run",
         "golden outputs": "not_run",
     }
     assert "choice.rule: missing" in str(error)
@@ -431,7 +433,9 @@ class FakeAgent:
     def load(self, runtime, model, **options):
         if self.error:
             raise self.error
-        return SimpleNamespace(runtime=runtime, version="1.0", effective={})
+        ports = {"inputs": ("input",), "outputs": ("output",)}
+        named = {kind: [SimpleNamespace(name=n) for n in names] for kind, names in ports.items()}
+        return SimpleNamespace(runtime=runtime, version="1.0", effective={}, **named)
 
     def run(self, feeds, batch):
         assert batch == 1
@@ -514,6 +518,7 @@ def test_a_damaged_artefact_is_not_run(bundle, monkeypatch):
     assert statuses(report) == {
         "files": "failed",
         "manifest": "passed",
+        "runs as recorded": "not_run",
         "golden outputs": "not_run",
         "task metric": "not_run",
     }
@@ -530,9 +535,10 @@ def test_a_report_in_words(original, monkeypatch):
     metrics = {"5-way 1-shot": {"value": 0.6874}, "5-way 5-shot": {"value": 0.8268}}
     module = SimpleNamespace(score_artefact=lambda *arguments: metrics)
     monkeypatch.setitem(sys.modules, "edgekd.tasks.score", module)
-    assert lines(verify(original, task=True))[2:6] == [
+    assert lines(verify(original, task=True))[2:7] == [
         ("files", "passed, 9 files"),
         ("manifest", "passed"),
+        ("runs as recorded", "passed"),
         ("golden outputs", "passed: output max_abs 0, min_cosine 1.000000"),
         ("task metric", "passed: 5-way 1-shot 0.6874, 5-way 5-shot 0.8268"),
     ]

@@ -85,6 +85,11 @@ class Contents:
         with self.opener(name) as file:
             return sha256_of(file)
 
+    def size(self, name: str) -> int:
+        """Return how many bytes a file has."""
+        with self.opener(name) as file:
+            return file.seek(0, 2)
+
     def copy(self, name: str, folder: Path) -> Path:
         """Write a file under ``folder`` and return where it lies."""
         path = folder / name
