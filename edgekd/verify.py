@@ -332,7 +332,7 @@ def _golden(bundle: Bundle, notes: list[str], on: str) -> list[Check]:
             differences = list(_elsewhere(manifest, loaded, machine))
             notes += differences
             same = not differences and runs is artefact
-            strange = _strange(manifest, loaded, feeds, same)
+            strange = _strange(manifest, loaded, feeds, same) + _unquantised(bundle, loaded)
             given = {} if strange else agent.run(feeds, 1)
         except RuntimeCrash:
             raise
@@ -401,6 +401,24 @@ def _strange(
         if loaded.effective.get(name) != value:
             wrong.append(f"{name}: {value} recorded, runs with {loaded.effective.get(name)}")
     return wrong
+
+
+def _unquantised(bundle: Bundle, loaded: Loaded) -> list[str]:
+    """Say so where an artefact that is called int8 computes nothing in integers."""
+    from edgekd.bundle.onnx_ops import operators, quantises
+
+    artefact = bundle.manifest["artefact"]
+    if artefact["precision"] != "int8":
+        return []
+    layers = loaded.effective.get("layer_precisions")
+    if artefact["main"].endswith(".onnx"):
+        found = operators(bundle.path / artefact["main"])
+        whole = not quantises(found)
+    elif layers:
+        found, whole = layers, not any(name.lower() in ("i8", "u8") for name in layers)
+    else:
+        return []
+    return [f"artefact.precision: int8 recorded, nothing is quantised: {found}"] if whole else []
 
 
 def _nearest(tolerance: Mapping[str, Any], same: bool) -> dict[str, Any]:

@@ -125,7 +125,9 @@ def _gains_add_up(manifest: Manifest) -> Iterator[str]:
 
 def _latencies_hold(manifest: Manifest) -> Iterator[str]:
     """A median lies among its samples, and stands in the choice as in the row."""
-    rows = {row["id"]: row["latency"] for row in manifest["rows"] if "not_run" not in row["latency"]}
+    rows = {
+        row["id"]: row["latency"] for row in manifest["rows"] if "not_run" not in row["latency"]
+    }
     for name, latency in rows.items():
         samples, found = sorted(latency.get("samples_ms", ())), latency["wall_ms"]["p50"]
         if samples:
@@ -154,9 +156,9 @@ def _ladder_holds(manifest: Manifest) -> Iterator[str]:
     limit = choice.get("limit")
     for row in choice["ranking"]:
         if _is(row, name) and limit is not None and row.get("loss") is not None:
-            lost = row["loss"] > limit
-            if lost and "task metric on artefact" in passed:
-                yield f"ladder: task metric on artefact passed, {name} lost {100 * row['loss']:.2f} %"
+            lost, rung = row["loss"] > limit, "task metric on artefact"
+            if lost and rung in passed:
+                yield f"ladder: {rung} passed, {name} lost {100 * row['loss']:.2f} %"
     if "within budget" in passed:
         yield from _within_budget(manifest)
 
