@@ -102,7 +102,7 @@ class Train:
             sees the same views as the student.
         corrupt: The same kind of function, for the student and the control alone and drawn anew
             in every epoch: the teacher sees clean samples.
-        amp: ``bf16`` autocast or ``none``.
+        amp: ``bf16`` autocast, on CPUs that have it, or ``none``.
         clip: Largest norm of the gradient; 0 for no clipping.
         accumulate: Micro-batches that a step is cut into, where memory is short. Batch norm and
             divergences that mix a batch see a micro-batch at a time.

@@ -28,6 +28,8 @@ from edgekd.errors import StageError
 from edgekd.events import Emit, Progress
 
 CHECKPOINT = "checkpoint.pt"
+BF16 = ("avx512_bf16", "amx_bf16", "bf16")
+"""Instructions of a CPU that computes in bf16."""
 RANK_SEED = 15_485_863
 """Distance of the seeds of two processes."""
 
@@ -138,18 +140,26 @@ def _practise(course: Course, rollouts: Rollouts, epoch: int, work: Path) -> Non
     rollouts.save(work)
 
 
+def has_bf16(device: str) -> bool:
+    """Tell whether bf16 makes a training faster; a CPU without it emulates it, slower than f32."""
+    if device != "cpu":
+        return True
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name) for name in BF16)
+
+
 class Forward(nn.Module):
     """One micro-batch to its loss: what DistributedDataParallel wraps."""
 
     def __init__(self, student: Student, lesson: Lesson) -> None:
         super().__init__()
         self.student, self._lesson = student, lesson
+        self._half = lesson.train.amp == "bf16" and has_bf16(lesson.device.type)
 
     def forward(self, batch: Batch, at: float) -> Tensor:
         """Return the loss of the student, and of the one beside it where there is one."""
-        train, student = self._lesson.train, self.student
-        device = self._lesson.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=train.amp == "bf16"):
+        student, device = self.student, self._lesson.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self._half):
             taps = student(batch.x)
             peer = None if student.peer is None else student.peer(batch.x)
         loss = self._of(student, taps, batch, at, peer)

@@ -242,3 +242,17 @@ def test_a_teacher_shows_no_more_than_its_access(access):
         assert float(chances[0]) > 0.999
     with pytest.raises(RecipeError, match="without logits"):
         limited({"features": torch.zeros(1, 2)}, access, 2)
+
+
+def test_bf16_is_for_processors_that_have_it(monkeypatch):
+    from edgekd.distill import trainer
+
+    assert "avx2" in torch.cpu.get_capabilities()  # torch's own words for a CPU's instructions
+    for able, found in (
+        ({"avx2": True, "avx512_bf16": False}, False),
+        ({"avx2": True, "avx512_bf16": True}, True),
+        ({"bf16": True}, True),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
+        assert trainer.has_bf16("cpu") is found
+    assert trainer.has_bf16("cuda")
