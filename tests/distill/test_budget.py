@@ -247,7 +247,7 @@ def test_a_teacher_shows_no_more_than_its_access(access):
 def test_bf16_is_for_processors_that_have_it(monkeypatch):
     from edgekd.distill import trainer
 
-    assert "avx2" in torch.cpu.get_capabilities()  # torch's own words for a CPU's instructions
+    assert "architecture" in torch.cpu.get_capabilities()  # not a promise of torch: pinned here
     for able, found in (
         ({"avx2": True, "avx512_bf16": False}, False),
         ({"avx2": True, "avx512_bf16": True}, True),
