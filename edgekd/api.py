@@ -91,6 +91,8 @@ def compress(
             own, _ = _candidates(part, one, found, silent)
             _prove(walks[name], one, own, request.picks.get(name), found)
         bundles.append(_bundle(walks, one, missing, place, found))
+    for walk in walks.values():
+        walk.keys.save()
     unproven = [
         _unproven(t, found.absent, bundle)
         for t, found, bundle in zip(request.targets, devices, bundles, strict=True)
@@ -197,12 +199,10 @@ def plan(
         One dict a step: ``step``, ``stage``, ``key``, ``status`` (``cached`` or ``run``), ``why``.
     """
     request = _request(recipe, target, settings, pick, like)
-    from edgekd.store import Digests
-
     kept = Store(store)
-    digests, devices = Digests(kept.root), _devices(request.targets, on)
+    devices = _devices(request.targets, on)
     rows: list[dict[str, Any]] = []
-    keyed = {name: steps.Keys(one, digests) for name, one in request.whole.items()}
+    keyed = {name: steps.Keys(one, kept.root) for name, one in request.whole.items()}
     for name, keys in keyed.items():
         _list(request, name, keys, devices, kept, emit if not name else silent, rows)
         keyed[""].of |= {f"{name}/{step}": key for step, key in keys.of.items() if name}

@@ -9,13 +9,18 @@ and docstrings do not count; a changed helper does, an unrelated function beside
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
+import json
+import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from edgekd.calls import split_target
 
@@ -25,58 +30,123 @@ INERT = frozenset({"edgekd.errors", "edgekd.events"})
 Symbol = tuple[str, str]
 """(file, name); the name ``*`` stands for the whole module."""
 
-Mark = tuple[int, int]
+RACE = 2_000_000_000
+"""Nanoseconds that a file must have rested: two edits within one tick of a clock look the same."""
 
 
-def code_digest(targets: Iterable[str], base: Path) -> str:
+class Wanted(NamedTuple):
+    """``from module import name`` (name ``*``: the whole module); level counts the dots."""
+
+    module: str
+    name: str
+    level: int
+
+
+class Code(NamedTuple):
+    """One symbol of a file: digest of its code, what it uses of its file and of others."""
+
+    digest: str
+    names: tuple[str, ...]
+    imports: tuple[Wanted, ...]
+
+
+class Parses:
+    """What source files say, remembered by path, size, time and inode.
+
+    Args:
+        file: Where it is kept between runs; None remembers within this process only.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file, self._new = file, False
+        self._kept: dict[str, list[Any]] = {}
+        self._read: dict[str, tuple[list[int], dict[str, Any]]] = {}
+        self._checked: set[str] = set()
+        if file is not None:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                kept = json.loads(file.read_text())
+                self._kept = dict(kept["files"]) if kept["python"] == sys.version else {}
+
+    def fresh(self) -> None:
+        """Look at every file's time again: it may have been edited since the last digest."""
+        self._checked.clear()
+
+    def symbol(self, symbol: Symbol) -> Code:
+        """One symbol; of a name that the file does not bind only the file's side effects count."""
+        file, name = symbol
+        if file not in self._checked:
+            self._look(Path(file))
+            self._checked.add(file)
+        module = self._read[file][1]
+        name = name if name in module else ""
+        if not isinstance(module[name], Code):
+            digest, names, imports = module[name]
+            module[name] = Code(digest, tuple(names), tuple(Wanted(*one) for one in imports))
+        code: Code = module[name]
+        return code
+
+    def _look(self, path: Path) -> None:
+        """Take what is known of a file, else parse it."""
+        status, file = path.stat(), str(path)
+        mark = [status.st_size, status.st_mtime_ns, status.st_ino]
+        if file in self._read and self._read[file][0] == mark:
+            return
+        kept = self._kept.get(file)
+        if kept is not None and kept[0] == mark:
+            self._read[file] = (mark, kept[1])
+            return
+        self._read[file] = (mark, _parse(path))
+        if time.time_ns() - status.st_mtime_ns > RACE:
+            self._kept[file] = [*self._read[file]]
+            self._new = True
+
+    def save(self) -> None:
+        """Keep what was learnt; on a full disk it is learnt again next time."""
+        if self._file is None or not self._new:
+            return
+        fresh = self._file.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            fresh.write_text(json.dumps({"python": sys.version, "files": self._kept}))
+            fresh.replace(self._file)
+            self._new = False
+        except OSError:
+            fresh.unlink(missing_ok=True)
+
+
+def code_digest(targets: Iterable[str], base: Path, parses: Parses | None = None) -> str:
     """Digest of everything the named functions reach.
 
     Args:
         targets: ``module:function`` or ``file.py:function``.
         base: Folder that relative files count from and where modules are looked for first.
+        parses: What is known of source files; many stages reach the same ones.
     """
     lines = sorted(
         f"{_module_of(symbol[0], base)}:{symbol[1]} {code}"
-        for symbol, code in _reach(targets, base)
+        for symbol, code in _reach(targets, base, parses or Parses())
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def files_of(targets: Iterable[str], base: Path) -> set[Path]:
     """The files that `code_digest` read, for messages and tests."""
-    return {Path(symbol[0]) for symbol, _ in _reach(targets, base)}
+    return {Path(symbol[0]) for symbol, _ in _reach(targets, base, Parses())}
 
 
-def _reach(targets: Iterable[str], base: Path) -> Iterator[tuple[Symbol, str]]:
+def _reach(targets: Iterable[str], base: Path, parses: Parses) -> Iterator[tuple[Symbol, str]]:
+    parses.fresh()
     todo = [s for target in targets for s in _roots(target, base)]
     seen: set[Symbol] = set()
-    marks: dict[str, Mark] = {}
     while todo:
         symbol = todo.pop()
         if symbol in seen:
             continue
         seen.add(symbol)
-        mark = marks.get(symbol[0]) or marks.setdefault(symbol[0], _mark(symbol[0]))
-        code, found = _symbol(symbol, base, mark)
-        yield symbol, code
-        todo += found
-
-
-@cache
-def _symbol(symbol: Symbol, base: Path, mark: Mark) -> tuple[str, tuple[Symbol, ...]]:
-    """Code of one symbol and the symbols that it uses; many stages share most of them."""
-    file, name = symbol
-    code, names, imports = _parse(Path(file), mark).symbol(name)
-    used = [(file, inner) for inner in names]
-    for wanted in imports:
-        used += _imported(wanted, Path(file), base)
-    return hashlib.sha256(code.encode()).hexdigest(), tuple(used)
-
-
-def _mark(file: str) -> Mark:
-    """What tells that a file was edited while this process runs."""
-    status = Path(file).stat()
-    return status.st_mtime_ns, status.st_size
+        code = parses.symbol(symbol)
+        yield symbol, code.digest
+        todo += [(symbol[0], name) for name in code.names if name != symbol[1]]
+        for wanted in code.imports:
+            todo += _imported(wanted, symbol[0], base)
 
 
 def _roots(target: str, base: Path) -> list[Symbol]:
@@ -89,22 +159,13 @@ def _roots(target: str, base: Path) -> list[Symbol]:
 
 
 @dataclass
-class _Import:
-    """``from module import name`` (name ``*``: the whole module); level counts the dots."""
-
-    module: str
-    name: str
-    level: int
-
-
-@dataclass
 class _Module:
     """Top-level bindings of one file."""
 
     bound: dict[str, list[ast.stmt]] = field(default_factory=dict)
     always: list[ast.stmt] = field(default_factory=list)
 
-    def symbol(self, name: str) -> tuple[str, list[str], list[_Import]]:
+    def symbol(self, name: str) -> Code:
         """Code of one name with the module's side effects, the names and imports it uses."""
         nodes = [n for group in self.bound.values() for n in group] if name == "*" else []
         nodes = [*self.always, *(nodes or self.bound.get(name, []))]
@@ -116,11 +177,12 @@ class _Module:
                 if isinstance(inner, ast.Name) and inner.id in self.bound:
                     names.add(inner.id)
                 elif isinstance(inner, ast.Import):
-                    imports += [_Import(a.name, "*", 0) for a in inner.names]
+                    imports += [Wanted(a.name, "*", 0) for a in inner.names]
                 elif isinstance(inner, ast.ImportFrom):
                     wanted = self._wanted(inner, name)
-                    imports += [_Import(inner.module or "", a, inner.level) for a in wanted]
-        return "\n".join(code), sorted(names - {name}), imports
+                    imports += [Wanted(inner.module or "", a, inner.level) for a in wanted]
+        text = hashlib.sha256("\n".join(code).encode()).hexdigest()
+        return Code(text, tuple(sorted(names)), tuple(imports))
 
     def _wanted(self, node: ast.ImportFrom, name: str) -> list[str]:
         """Names that an import brings for ``name``: one alias of a top-level import, else all."""
@@ -128,8 +190,8 @@ class _Module:
         return matching or [a.name for a in node.names]
 
 
-@cache
-def _parse(path: Path, mark: Mark) -> _Module:
+def _parse(path: Path) -> dict[str, Any]:
+    """Every symbol of a file; ``*`` is the whole, the empty name what happens on import alone."""
     module = _Module()
     tree = ast.parse(path.read_bytes(), str(path))
     _strip_docstrings(tree)
@@ -140,7 +202,7 @@ def _parse(path: Path, mark: Mark) -> _Module:
                 module.bound.setdefault(name, []).append(node)
         elif not isinstance(node, ast.Pass):
             module.always.append(node)
-    return module
+    return {name: module.symbol(name) for name in ("", "*", *module.bound)}
 
 
 def _binds(node: ast.stmt) -> Iterator[str]:
@@ -171,7 +233,8 @@ def _strip_docstrings(tree: ast.Module) -> None:
                 body[:1] = [] if len(body) > 1 else [ast.Pass()]
 
 
-def _imported(wanted: _Import, file: Path, base: Path) -> list[Symbol]:
+@cache
+def _imported(wanted: Wanted, file: str, base: Path) -> list[Symbol]:
     """Symbols that an import leads to; empty for foreign packages."""
     module = _absolute(wanted, file, base)
     if not module or module in INERT:
@@ -184,11 +247,11 @@ def _imported(wanted: _Import, file: Path, base: Path) -> list[Symbol]:
     return [(str(found), wanted.name)] if found else []
 
 
-def _absolute(wanted: _Import, file: Path, base: Path) -> str:
+def _absolute(wanted: Wanted, file: str, base: Path) -> str:
     if not wanted.level:
         return wanted.module
-    package = _module_of(str(file), base).split(".")
-    if file.name != "__init__.py":
+    package = _module_of(file, base).split(".")
+    if Path(file).name != "__init__.py":
         package = package[:-1]
     parent = package[: len(package) - wanted.level + 1]
     return ".".join([*parent, wanted.module] if wanted.module else parent)

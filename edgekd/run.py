@@ -12,7 +12,7 @@ from edgekd.calls import resolve
 from edgekd.events import Emit, Event
 from edgekd.spec import Call, Recipe
 from edgekd.steps import Keys, Step, base_of
-from edgekd.store import Digests, Entry, Store
+from edgekd.store import Entry, Store
 
 
 @dataclass
@@ -36,8 +36,7 @@ class Walk:
     on: str = "local"
 
     def __post_init__(self) -> None:
-        self._digests = Digests(self.store.root)
-        self.keys = Keys(self.recipe, self._digests)
+        self.keys = Keys(self.recipe, self.store.root)
         self._steps: dict[str, Step] = {}
         self._whole: set[str] = set()
         self._others: dict[str, Walk] = {}
@@ -54,7 +53,7 @@ class Walk:
                 self.whole(name)
             self.emit(Event("start", step.name))
             entry = self.store.put(key, self.keys.made_of[step.name], self._work(step), self.emit)
-            self._digests.save()
+            self.keys.save()
             self.emit(Event("end", step.name, data={"seconds": entry.seconds}))
             self._whole.add(step.name)
         self.done[step.name] = entry

@@ -14,7 +14,7 @@ from edgekd import extras, halving
 from edgekd.agent.runtimes import BUILT_IN
 from edgekd.backends.base import Candidate, Checking, backend, form, place_of, workers
 from edgekd.calls import locate
-from edgekd.closure import code_digest
+from edgekd.closure import Parses, code_digest
 from edgekd.device.fingerprint import fingerprint
 from edgekd.environments import ENVIRONMENTS
 from edgekd.errors import DataError, EdgekdError, RecipeError, SetupError
@@ -797,11 +797,12 @@ class Keys:
 
     Args:
         recipe: Its folder is where relative calls are looked for.
-        digests: Digests of outside files.
+        root: Of the store, where digests of outside files and of code are remembered.
     """
 
-    def __init__(self, recipe: Recipe, digests: Digests) -> None:
-        self._base, self._digests = base_of(recipe), digests
+    def __init__(self, recipe: Recipe, root: Path) -> None:
+        self._base = base_of(recipe)
+        self._digests, self._parses = Digests(root), Parses(root / "code.json")
         self._codes: dict[tuple[str, ...], str] = {}
         self.of: dict[str, str] = {}
         self.made_of: dict[str, dict[str, Json]] = {}
@@ -824,10 +825,15 @@ class Keys:
         self.of[step.name] = key_of(made_of)
         return self.of[step.name]
 
+    def save(self) -> None:
+        """Keep what was learnt of files for the next run."""
+        self._digests.save()
+        self._parses.save()
+
     def _code(self, calls: tuple[str, ...]) -> str:
         """Digest of code, once a run: many steps call the same functions."""
         if calls not in self._codes:
-            self._codes[calls] = code_digest(calls, self._base)
+            self._codes[calls] = code_digest(calls, self._base, self._parses)
         return self._codes[calls]
 
     def _digest(self, path: Path) -> str:

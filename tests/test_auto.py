@@ -15,7 +15,7 @@ from edgekd.errors import RecipeError, StageError
 from edgekd.events import silent
 from edgekd.run import Walk
 from edgekd.spec import Call, Objective, Term, plain, rebuild
-from edgekd.store import Digests, Store
+from edgekd.store import Store
 from tests.project import make
 
 ASKED = {"data": "pictures", "classes": "3", "preset": "smoke", "student": "conv4",
@@ -174,7 +174,7 @@ def test_a_plan_foresees_the_recipes_own(tmp_path):
     recipe = load_recipe("mobilevit", {"objective": "auto"})
     names = [step.name for step in steps.learned(recipe, lambda name: None)]
     assert f"{steps.TRIAL}3:ce+mse" in names and f"{steps.TRIAL}whole:ce+mse" in names
-    keys = steps.Keys(recipe, Digests(tmp_path))
+    keys = steps.Keys(recipe, tmp_path)
     for step in steps.learned(recipe, lambda name: None):
         keys.add(step)
 

@@ -10,7 +10,6 @@ import pytest
 from edgekd import steps
 from edgekd.discover import load_target
 from edgekd.spec import Call, Input, Network, Objective, Recipe, Term, Train
-from edgekd.store import Digests
 
 TARGET = """
 name: {name}
@@ -68,7 +67,7 @@ def test_operators_that_a_target_keeps_reach_the_candidates_and_their_keys(tmp_p
 
 
 def key(step, folder):
-    keys = steps.Keys(recipe(), Digests(folder / "store"))
+    keys = steps.Keys(recipe(), folder / "store")
     alone = dataclasses.replace(step, inputs={}, files=())
     return keys.add(alone)
 
@@ -84,7 +83,7 @@ def test_what_the_agent_runs_is_part_of_a_measurement(tmp_path):
     read = {path.name for path in files_of(steps.AGENT, tmp_path)}
     assert {f"{runtime.module}.py" for runtime in BUILT_IN.values()} <= read
     assert {"ops.py", "measure.py", "quiet.py", "torch_eager.py"} <= read
-    keys = steps.Keys(recipe(), Digests(tmp_path))
+    keys = steps.Keys(recipe(), tmp_path)
     for name, own in (("score", False), ("parity", False), ("profile", False), ("choose", True)):
         keys.add(steps.Step(name, steps.stage(name), {}))
         alone = code_digest([steps.stage(name)], Path.cwd())

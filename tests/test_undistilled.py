@@ -12,7 +12,6 @@ from edgekd.artefact import Artefact
 from edgekd.discover import load_recipe
 from edgekd.report import render_report
 from edgekd.stages.keep import keep
-from edgekd.store import Digests
 from edgekd.table import markdown, plain_text, tabulate
 from tests.fakes import manifest
 
@@ -67,7 +66,7 @@ def test_teacher_and_control_are_judged_before_anything_else():
 
 
 def test_the_key_of_what_is_kept_depends_on_the_control(tmp_path):
-    keys = steps.Keys(RECIPE, Digests(tmp_path))
+    keys = steps.Keys(RECIPE, tmp_path)
     keys.of["control"] = "a"
     (step,) = [s for s in steps.shared(RECIPE, {"facts": {}, "undistilled": "w"})
                if s.name == "distill"]  # fmt: skip

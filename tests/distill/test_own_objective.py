@@ -15,7 +15,7 @@ from edgekd.distill import terms
 from edgekd.events import silent
 from edgekd.run import Walk
 from edgekd.spec import Call, Network
-from edgekd.store import Digests, Store
+from edgekd.store import Store
 from tests.project import make
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
@@ -52,7 +52,7 @@ def test_its_function_is_the_divergence_and_part_of_the_key(project):
 
 
 def _keys(recipe, folder):
-    keys = steps.Keys(recipe, Digests(folder / "digests"))
+    keys = steps.Keys(recipe, folder / "digests")
     return {step.name: keys.add(step) for step in steps.shared(recipe)}
 
 
