@@ -144,7 +144,7 @@ def _claims(joint: Mapping[str, Any]) -> Iterator[str]:
     for role, agreement in joint["agreement"].items():
         flips = agreement["farthest from the threshold where flags differ"]
         yield (
-            f"{joint['called'][role].capitalize()}: decides as the students in torch on"
+            f"{joint['called'][role].capitalize()}: the decision of the students in torch on"
             f" {agreement['same decision']:.2%} of the flights; the chance of a fault differs by"
             f" {agreement['largest difference of the chance']:.2g} at most, and flights that are"
             f" flagged otherwise lie within {flips:.2g} of the threshold."
