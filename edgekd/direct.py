@@ -249,7 +249,7 @@ def _external(place: Path) -> list[Path]:
 
 def _from_onnx(chosen: Sequence[Candidate]) -> tuple[list[Candidate], list[str]]:
     """Leave out what is made from a torch program, with a sentence for each."""
-    kept = [c for c in chosen if form(c.backend) == "onnx"]
+    kept = [c for c in chosen if form(c.backend) == "onnx" and not c.bits]
     lost = [c.id for c in chosen if c not in kept]
     return kept, [f"{name}: needs the torch source, in a recipe" for name in lost]
 

@@ -16,7 +16,7 @@ from edgekd.bundle.agreement import widest
 from edgekd.frontier import explored
 from edgekd.halving import told
 from edgekd.spec import Metric, Recipe, digest, plain
-from edgekd.steps import REFERENCES, TRIAL, base_of, installed
+from edgekd.steps import AWARE, REFERENCES, TRIAL, base_of, installed
 from edgekd.store import Entry
 from edgekd.target import Target
 from edgekd.tasks.base import paired
@@ -133,8 +133,8 @@ def assemble(evidence: Evidence) -> dict[str, Any]:
         **({"auto": auto} if (auto := _auto(evidence)) else {}),
         "training": {
             name: {k: evidence.facts(name)[k] for k in ("history", "epochs", "steps", "cpu_s")}
-            for name in ("teacher", "control", "distill", *_baselines(evidence))
-            if "history" in evidence.facts(name)
+            for name in ("teacher", "control", "distill", AWARE, *_baselines(evidence))
+            if name in evidence.done and "history" in evidence.facts(name)
         },
         "measured": {
             "when": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -482,6 +482,7 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     found += [_teacher_claim(ratios)] if ratios and ratios["latency"] else []
     found += [_response_claim(response)] if response else []
     found += _reduced_claims(evidence, by_id)
+    found += _aware_claim(evidence)
     if evidence.recipe.distill_data == "external":
         found.append(LEAK)
     note = _inputs(evidence)["data"]["note"]
@@ -507,6 +508,27 @@ def _auto(evidence: Evidence) -> dict[str, Any] | None:
         return None
     trials = [e.facts for name, e in evidence.done.items() if name.startswith(TRIAL)]
     return {**auto, "cpu_s": sum(facts["cpu_s"] for facts in trials)}
+
+
+def _aware_claim(evidence: Evidence) -> list[str]:
+    """What was trained on under rounding, and what it then scored on validation data."""
+    if AWARE not in evidence.done:
+        return []
+    made = evidence.facts(AWARE)
+    primary = made["val"]["primary"]
+    scores = [
+        f"{name.partition(':')[2]} {e.facts['metrics'][primary]['value']:.4g}"
+        for name, e in evidence.done.items()
+        if name.startswith("val:") and "-int8" in name
+    ]
+    student = evidence.facts("distill")["val"]["metrics"][primary]["value"]
+    plural = "s" if made["epochs"] > 1 else ""
+    return [
+        f"The student learned on for {made['epochs']} epoch{plural} with weights of"
+        f" {made['aware']['bits']} bits ({made['cpu_s']:.0f} CPU-s), for the candidate"
+        f" that ends in {AWARE}; {primary} on validation data: student {student:.4g},"
+        f" {', '.join(scores)}."
+    ]
 
 
 def _auto_claim(auto: Mapping[str, Any]) -> str:

@@ -4,9 +4,9 @@ It goes on in turns: where a scored candidate is rejected, the next on the list 
 and what only the rejected one had beaten comes back. It ends when enough candidates hold, or when
 nothing is left that could be faster than one that holds.
 
-The recovery candidates of a backend (tier 2: other bias correction, SmoothQuant, a smaller scope)
-are built only where one of its int8 candidates is rejected although its proxy promised more speed
-than all that hold.
+The recovery candidates of a backend (tier 2: other bias correction, SmoothQuant, a smaller scope,
+a student that learns on under rounding) are built only where one of its int8 candidates is
+rejected although its proxy promised more speed than all that hold.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["Place", "golden_of", "planned", "search"]
 
 FEW = 3
 """So few candidates need no shortlist."""
-FIRST = ("convert", "calibrate", "build", "parity", "check")
+FIRST = ("convert", steps.AWARE, "export", "calibrate", "build", "parity", "check")
 
 Facts = Mapping[str, Any]
 Course = Generator[Step, Facts | StageError | None, None]
@@ -67,8 +67,8 @@ def search(walk: Walk, place: Place, chosen: Sequence[Candidate], pick: str | in
         StageError: Every candidate fails.
         BudgetError: None keeps the limits.
     """
-    goal = walk.done["distill"].facts["val"]
-    course = _Search(walk.recipe, place, pick, goal, walk.emit).course(chosen)
+    student = walk.done["distill"].facts
+    course = _Search(walk.recipe, place, pick, student, walk.emit).course(chosen)
     answer: Facts | StageError | None = None
     while True:
         try:
@@ -100,7 +100,7 @@ def planned(
             missing, the plan goes on as if nothing were pruned, and without recovery.
     """
     student = found("distill")
-    course = _Search(recipe, place, pick, student and student["val"], silent).course(chosen)
+    course = _Search(recipe, place, pick, student, silent).course(chosen)
     answer: Facts | None = None
     while True:
         try:
@@ -138,10 +138,11 @@ class _Search:
         recipe: Recipe,
         place: Place,
         pick: str | int | None,
-        goal: Facts | None,
+        student: Facts | None,
         emit: Emit,
     ) -> None:
-        self._recipe, self._place, self._pick, self._goal = recipe, place, pick, goal
+        self._recipe, self._place, self._pick = recipe, place, pick
+        self._student, self._goal = student, student and student["val"]
         self._emit = emit
         self._turn = 0
         self.facts: dict[str, Facts] = {}
@@ -169,7 +170,8 @@ class _Search:
     def _prove(self, chosen: Sequence[Candidate]) -> Course:
         """Build all; prune, measure and score until enough hold."""
         place = self._place
-        planned = steps.built(self._recipe, place.target, chosen, place.absent, place.there)
+        where = (place.absent, place.there, self._student)
+        planned = steps.built(self._recipe, place.target, chosen, *where)
         for step in planned:
             if step.name.partition(":")[0] in FIRST and step.name not in self.facts:
                 yield from self._try(step, chosen)
@@ -268,8 +270,10 @@ class _Search:
 def _needing(step: str, chosen: Sequence[Candidate]) -> list[str]:
     """Return the candidates that cannot do without a step."""
     part, _, identity = step.partition(":")
+    if steps.AWARE in (part, identity):
+        return [c.id for c in chosen if c.bits]
     if part == "calibrate":
-        return [c.id for c in chosen if c.prepared]
+        return [c.id for c in chosen if c.prepared and not c.bits]
     if part == "convert":
         return steps.converted(chosen)
     same = [c.id for c in chosen if part == "build" and c.same_as == identity]

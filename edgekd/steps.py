@@ -531,10 +531,12 @@ def built(
     chosen: Sequence[Candidate],
     absent: str = "",
     there: Mapping[str, Json] | None = None,
+    student: Mapping[str, Json] | None = None,
 ) -> list[Step]:
     """Build, parity and validation score of every candidate; latency unless ``absent``.
 
-    Candidates that start from a ``.tflite`` share one conversion.
+    Candidates that start from a ``.tflite`` share one conversion; those with ``bits`` a student
+    that learns on under rounding, given the facts of the ``student`` that it goes on from.
     """
     files = tuple(base_of(recipe) / f for f in recipe.files)
     val = {
@@ -545,7 +547,9 @@ def built(
     }
     timing = {"data": plain(recipe.data), "measure": _measure(target)}
     steps = [_converted(recipe)] if converted(chosen) else []
-    steps += [_calibrated()] if any(c.prepared for c in chosen) else []
+    steps += [_calibrated()] if any(c.prepared and not c.bits for c in chosen) else []
+    bits = {c.bits for c in chosen} - {0}
+    steps += _rounded(recipe, target, max(bits), student) if bits else []
     for candidate in chosen:
         name, packages = candidate.id, (*EXPORT, *_packages(candidate))
         spec = {"candidate": plain(candidate), **_made_by(candidate.backend)}
@@ -556,7 +560,7 @@ def built(
                 f"parity:{name}",
                 stage("parity"),
                 spec | {"by_proxy": bool(absent)},
-                made | {"export": "export"},
+                made | {"export": _exported_as(candidate)},
                 (),
                 packages,
                 measured=True,
@@ -611,7 +615,9 @@ def _build(candidate: Candidate, packages: tuple[str, ...]) -> Step:
     if candidate.same_as:
         inputs = {"artefact": f"build:{candidate.same_as}"}
         return Step(name, stage("build.again"), spec, inputs, (), packages)
-    inputs = {"export": "export"} | ({"calibrate": "calibrate"} if candidate.prepared else {})
+    inputs = {"export": _exported_as(candidate)}
+    if candidate.prepared:
+        inputs["calibrate"] = f"calibrate:{AWARE}" if candidate.bits else "calibrate"
     if form(candidate.backend) == "tflite":
         inputs["converted"] = "convert"
         spec["toolchain"] = LITERT.digest
@@ -621,6 +627,50 @@ def _build(candidate: Candidate, packages: tuple[str, ...]) -> Step:
 def _calibrated() -> Step:
     """The model prepared for quantisation, and the ranges of its values."""
     return Step("calibrate", stage("calibrate"), {}, {"export": "export"}, (), EXPORT)
+
+
+AWARE = "aware"
+"""The student that learned on under rounding; its other steps are called ``…:aware``."""
+MORE = 0.25
+"""Its epochs, as a share of the student's, at a tenth of the learning rate."""
+
+
+def _exported_as(candidate: Candidate) -> str:
+    return f"export:{AWARE}" if candidate.bits else "export"
+
+
+def _rounded(
+    recipe: Recipe, target: Target, bits: int, student: Mapping[str, Json] | None
+) -> list[Step]:
+    """The student learning on while it is rounded, its export, the ranges of its values."""
+    epochs = max(1, round(MORE * recipe.train.epochs))
+    more = replace(
+        recipe.train, epochs=epochs, lr=recipe.train.lr / 10, warmup=0.0, stop=0, rollout=None,
+        rounds=0,
+    )  # fmt: skip
+    step = _student(replace(recipe, train=more), AWARE, _lesson(recipe, student))
+    inputs = {**step.inputs, "start": "distill"}
+    export = _export(recipe, target, f"export:{AWARE}", AWARE)
+    calibrated = replace(_calibrated(), name=f"calibrate:{AWARE}", inputs={"export": export.name})
+    return [replace(step, spec={**step.spec, "bits": bits}, inputs=inputs), export, calibrated]
+
+
+def _lesson(recipe: Recipe, student: Mapping[str, Json] | None) -> Objective:
+    """How the student learned in the end, for a training that goes on from it.
+
+    Ramps are over; what only begins (a clone, a second student) is left out.
+    """
+    facts, asked = student or {}, recipe.objective
+    if "undistilled" in facts:
+        asked = asked.without_teacher()
+    elif "auto" in facts:
+        asked = next(one for one in asked.among if one.name == facts["auto"]["chosen"])
+    terms = tuple(
+        replace(term, weight=term.weight * (term.ramp[-1][1] if term.ramp else 1), ramp=())
+        for term in asked.terms
+        if not term.source.startswith("peer:")
+    )
+    return Objective(asked.name, terms)
 
 
 def _made_by(name: str) -> dict[str, Json]:

@@ -145,6 +145,22 @@ def test_an_objective_is_chosen_and_the_bundle_says_among_which(project):
     assert "started" not in again.replace("bundle: started", "")
 
 
+def test_a_student_that_learned_on_under_rounding_can_be_picked(project):
+    settings = ("data=pictures", "classes=3", "student=conv4", "epochs=10", "distill=always")
+    ask = ["compress", "--recipe", "classify", "--target", "cpu-ort", *OWN]
+    ask += [word for one in settings for word in ("--set", one)]
+    said = edgekd(project, *ask, "--pick", "ort-int8-aware", "--out", "out/aware")
+    manifest = json.loads((project / "out/aware/manifest.json").read_text())
+    assert manifest["artefact"]["candidate"] == "ort-int8-aware"
+    assert manifest["training"]["aware"]["epochs"] == 2
+    (claim,) = (c for c in manifest["claims"] if "learned on" in c)
+    assert "2 epochs with weights of" in claim and "ort-int8-aware" in claim
+    hops = [hop["hop"] for hop in manifest["parity"]]
+    assert "torch → ort-int8-aware" in hops
+    assert "export:aware" in said
+    assert "passed" in edgekd(project, "verify", "out/aware")
+
+
 def test_like_repeats_a_bundle_from_nothing(project):
     """Another store, nothing cached: the artefact is the same byte for byte."""
     edgekd(project, *ASK, *OWN, "--pick", "1", "--out", "out/first")

@@ -211,3 +211,25 @@ def test_settings_of_quantisation_are_in_no_key_of_a_training():
 
     other = replace(recipe, quantize=replace(recipe.quantize, search="exhaustive", samples=8))
     assert steps.shared(recipe) == steps.shared(other)
+
+
+def test_a_student_learns_on_under_rounding_only_where_int8_misses():
+    aware = candidate("int8-aware", tier=2, bits=8)
+    chosen = [candidate("float", "fp32"), candidate("plain"), aware]
+    known = {"float": (10, 120, 4000, 0.8), "int8-aware": (1, 25, 900, 0.8)}
+    walk = Walk(**known, plain=(1, 20, 900, 0.1))
+    run(walk, chosen)
+    names = [step.name for step in walk.seen]
+    places = [names.index(n) for n in ("val:plain", "aware", "export:aware", "calibrate:aware",
+                                       "build:int8-aware", "val:int8-aware")]  # fmt: skip
+    assert places == sorted(places)
+    assert names.count("calibrate") == 1
+    assert "int8-aware" in walk.choice.spec["candidates"]
+    walk = Walk(**known, plain=(1, 20, 900, 0.8))
+    run(walk, chosen)
+    assert not any("aware" in step.name for step in walk.seen)
+    walk = Walk(**known, plain=(1, 20, 900, 0.1))
+    walk.broken["aware"] = "the loss is not finite"
+    run(walk, chosen)
+    (lost,) = (r for r in walk.choice.spec["failed"] if r["candidate"] == "int8-aware")
+    assert lost["why"] == "aware: the loss is not finite"

@@ -63,6 +63,8 @@ class Candidate:
             exhaustive search only.
         prepared: Whether it is built from the model that the step ``calibrate`` prepared.
         same_as: Candidate whose files it runs with other options; it is not built again.
+        bits: Of weights that the student learns on with, before it is exported for this candidate
+            alone (quantisation-aware); 0 for the student as it is.
     """
 
     id: str
@@ -76,6 +78,7 @@ class Candidate:
     tier: int = 1
     prepared: bool = False
     same_as: str = ""
+    bits: int = 0
 
     def runs_on(self, isa: Sequence[str]) -> bool:
         """Tell whether a device with these instruction sets can run it as meant."""

@@ -85,6 +85,7 @@ _ROWS: tuple[tuple[str, str, str, int], ...] = (
     ("ort-int8-linear", "int8", "linear", 1),
     ("ort-int8-conv", "int8", "conv", 1),
     ("ort-int8-weights", "int8", "weights", 1),
+    ("ort-int8-aware", "int8", "linear", 2),
     ("ort-int8-matmul", "int8", "matmul", 3),
     ("ort-int8-integer", "int8", "integer", 3),
     ("ort-int8-all", "int8", "all", 3),
@@ -112,7 +113,15 @@ class OnnxRuntime:
             name = f"{policy}-s7" if saturates and policy in _SCOPES else policy
             kind = POLICIES[name].kind
             row = Candidate(label, self.name, "onnxruntime", precision, name, _options(kind))
-            found.append(replace(row, tier=tier, prepared=kind == "static"))
+            bits = 7 if saturates else 8
+            found.append(
+                replace(
+                    row,
+                    tier=tier,
+                    prepared=kind == "static",
+                    bits=bits if label.endswith("aware") else 0,
+                )
+            )
         return found
 
     def build(

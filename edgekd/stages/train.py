@@ -15,6 +15,7 @@ from edgekd.artefact import Artefact, open_artefact
 from edgekd.backends.torch_eager import MAIN, WEIGHTS, load_network, save_network
 from edgekd.calls import invoke
 from edgekd.distill import terms
+from edgekd.distill.aware import forget, make_aware
 from edgekd.distill.clone import clone, fold
 from edgekd.distill.launch import launch
 from edgekd.distill.lesson import Lesson
@@ -47,16 +48,18 @@ def train(
 
     Args:
         spec: ``network``, ``input``, ``output``, ``train``, ``objective``, ``data``, ``task``,
-            ``seed``, ``device``, ``base``, ``step``.
+            ``seed``, ``device``, ``base``, ``step``; with ``start`` also ``bits``.
         inputs: ``teach``: cached teacher outputs; absent for a training without teacher.
             ``teacher``: the teacher itself, where the student's own rollouts are trained on, or its
-            weights are cloned.
+            weights are cloned. ``start``: a trained network of this kind to go on from, while it
+            is rounded to the ``bits`` of the spec.
         out: Gets the network, ``state.npz`` (what ships beside it) and, while it runs, the
             checkpoint.
         emit: Progress.
 
     Returns:
-        ``params``, ``macs``, ``history``, ``cpu_s``, ``val`` (score); of a clone ``fold``.
+        ``params``, ``macs``, ``history``, ``cpu_s``, ``val`` (score); of a clone ``fold``; of a
+        training under rounding ``aware``.
 
     Raises:
         StageError: The loss is not finite, or memory ran out.
@@ -80,6 +83,7 @@ def train(
     cloned = objective.init == "lowrank_clone"
     if cloned:
         clone(backbone, load_network(inputs["teacher"], base)[0])
+    head = _go_on(backbone, inputs["start"], base) if "start" in inputs else {}
     probe = Prepare(contract)(as_tensor(_first(data.train)))
     features = width_of(backbone, spec["output"], probe)
     shapes = {} if teacher is None else teacher.shapes
@@ -87,7 +91,10 @@ def train(
     def student_of(network: nn.Module) -> Student:
         return Student(network, spec["output"], features, classes, objective, shapes, labels, probe)
 
+    aware = make_aware(backbone, spec["bits"]) if "start" in inputs else 0
     student = student_of(backbone)
+    if head and student.head is not None:
+        student.head.load_state_dict(head)
     if any(term.source.startswith("peer:") for term in objective.terms):
         student.peer = student_of(invoke(network.build, base))
     lesson = Lesson(
@@ -110,6 +117,9 @@ def train(
         return facts
     student.to("cpu").eval()
     facts |= {"fold": fold(backbone, probe)} if cloned else {}
+    if aware:
+        forget(backbone)
+        facts["aware"] = {"bits": spec["bits"], "layers": aware}
     save_network(backbone, network.build, contract, out, student.head)
     Artefact(out, MAIN, "torch", {}, spec_input(contract), "fp32", (MAIN, WEIGHTS)).save()
     model = in_process(backbone, contract)
@@ -123,6 +133,13 @@ def train(
         "device": device.type,
         "threads": torch.get_num_threads(),
     }
+
+
+def _go_on(backbone: nn.Module, folder: Path, base: Path) -> dict[str, torch.Tensor]:
+    """Begin with the weights of a trained network; return those of its kept classifier."""
+    network, head = load_network(folder, base)
+    backbone.load_state_dict(network.state_dict())
+    return head
 
 
 def _augment(call: Call | None, base: Path, at: str) -> Augment | None:
