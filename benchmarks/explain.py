@@ -12,6 +12,9 @@ airframe (Student's t).
 from __future__ import annotations
 
 import argparse
+import base64
+import html
+import io
 import json
 import time
 from collections.abc import Mapping
@@ -24,6 +27,7 @@ from numpy.typing import NDArray
 from edgekd import steps
 from edgekd.artefact import Running
 from edgekd.backends.torch_eager import load_network
+from edgekd.data.flight.fleet import FAULTS
 from edgekd.data.flight.simflight import make, simflight, truth_of
 from edgekd.discover import load_recipe
 from edgekd.errors import UsageError
@@ -36,17 +40,19 @@ from edgekd.tasks.faults.cascade import Stage
 from edgekd.tasks.faults.joint import bundled
 from edgekd.tasks.faults.metrics import clustered
 
+MINUTES = 68
+"""Of a flight, which are looked at."""
 LEAST = 0.1
 """Standard deviations by which a seen sensor must have moved."""
 
 
-def judge(bundle: Path, limit: int, figure: Path | None) -> dict[str, Any]:
+def judge(bundle: Path, limit: int, shown: Path | None) -> dict[str, Any]:
     """Explain the test flights of one bundle.
 
     Args:
         bundle: Of stage 2.
         limit: Flights at most, drawn with a fixed seed; 0 for all.
-        figure: Where to draw three flights; None for nowhere.
+        shown: Where to write a page of three flights; None for nowhere.
 
     Raises:
         UsageError: It is not of stage 2, or of other data.
@@ -88,8 +94,22 @@ def judge(bundle: Path, limit: int, figure: Path | None) -> dict[str, Any]:
     blamed = {m: np.clip(v, 0, None) for m, v in maps.items()}
     scores = {m: _scores(v.sum(2), v.sum(1), truth) for m, v in blamed.items()}
     scores["grad-CAM, torch"] = {"window overlap": _scores(None, cam, truth)["window overlap"]}
-    if figure is not None:
-        _draw(figure, x, blamed["occlusion, on the artefact"], truth, stage, part, told, right)
+    if shown is not None:
+        labels, raw = part.labels[told], part.raw(told)[:, chosen]
+        page(
+            shown,
+            [
+                {
+                    "fault": part.classes[labels[i]],
+                    "meaning": FAULTS[part.classes[labels[i]]],
+                    "names": [stage.names[c] for c in chosen],
+                    "blame": blamed["occlusion, on the artefact"][i],
+                    "truth": truth[i],
+                    "raw": raw[i],
+                }
+                for i in picked(right, truth, labels)
+            ],
+        )
     return {
         "bundle": manifest["name"],
         "candidate": manifest["artefact"]["candidate"],
@@ -144,32 +164,103 @@ def _scores(
     return found
 
 
-def _draw(
-    path: Path, x: Any, blame: Any, truth: Any, stage: Any, part: Any, told: Any, right: Any
-) -> None:
-    """Three flights, named right, of three faults: traces, blame, and what the fault did."""
+def told_of(blame: Any, names: list[str], top: int = 2) -> list[tuple[int, str, int, int]]:
+    """The most blamed sensors: place, name, and the minutes that hold most of its blame.
+
+    The stretch is grown from the most blamed window while a neighbour has half as much.
+    """
+    found = []
+    minutes = MINUTES / blame.shape[1]
+    for place in np.argsort(-blame.sum(1), kind="stable")[:top]:
+        row = blame[place]
+        first = last = int(row.argmax())
+        while first > 0 and row[first - 1] >= row.max() / 2:
+            first -= 1
+        while last < len(row) - 1 and row[last + 1] >= row.max() / 2:
+            last += 1
+        ends = round(first * minutes), round((last + 1) * minutes)
+        found.append((int(place), names[place], *ends))
+    return found
+
+
+def picked(right: Any, truth: Any, labels: Any) -> list[int]:
+    """Three flights, named right, of three faults: those whose fault moved a sensor most."""
+    found: list[int] = []
+    places = np.flatnonzero(right)
+    for place in places[np.argsort(-truth[places].max((1, 2)))]:
+        if labels[place] not in [labels[i] for i in found]:
+            found.append(int(place))
+        if len(found) == 3:
+            break
+    return found
+
+
+def page(path: Path, flights: list[dict[str, Any]]) -> None:
+    """Write a page that explains flights: what was named, where to look, what really moved.
+
+    Args:
+        path: Where.
+        flights: ``fault``, its ``meaning``, ``names`` of the sensors, ``blame`` and ``truth``
+            (sensors, windows), ``raw`` (sensors, samples) in the sensors' own units.
+    """
+    parts = [HEAD]
+    for number, one in enumerate(flights, 1):
+        blamed, moved = (told_of(one[key], one["names"]) for key in ("blame", "truth"))
+        moved = [row for row in moved if one["truth"][row[0]].max() >= LEAST]
+        fault = html.escape(one["fault"].replace("_", " "))
+        parts.append(
+            f"<h2>{number}. Named: {fault}</h2><p>{html.escape(one['meaning'])}.</p>"
+            f"<p><b>Look first at</b> {_said(blamed)}.<br><b>The simulated fault moved</b>"
+            f" {_said(moved)}.{_verdict(blamed, moved)}</p>"
+            f'<img alt="blame by sensor and time, and the traces of the two sensors blamed most"'
+            f' src="data:image/png;base64,{_picture(one, blamed)}">'
+        )
+    path.write_text("".join([*parts, "</main></html>\n"]), encoding="utf-8")
+
+
+HEAD = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><title>Flights explained</title>
+<style>body{font:16px/1.5 system-ui,sans-serif;margin:0}main{max-width:1000px;margin:auto;
+padding:1rem}img{width:100%;height:auto}</style><main><h1>Three flights explained</h1>
+<p>Simulated flights that the network named right. A sensor is blamed for a stretch of time when
+the network is less sure of the fault after that stretch was replaced by the sensor's mean
+(occlusion, run on the artefact that ships). Left: all sensors, the darker the more to blame.
+Right: the two most blamed in their own units; the blamed stretch is shaded.</p>
+"""
+
+
+def _said(rows: list[tuple[int, str, int, int]]) -> str:
+    return ", then ".join(f"{html.escape(n)}, minutes {a} to {b}" for _, n, a, b in rows)
+
+
+def _verdict(blamed: list[Any], moved: list[Any]) -> str:
+    if blamed[0][1] in [row[1] for row in moved]:
+        return " The first sensor is one that the fault moved."
+    return " <b>The first sensor is not one that the fault moved: this explanation misleads.</b>"
+
+
+def _picture(one: Mapping[str, Any], blamed: list[tuple[int, str, int, int]]) -> str:
+    """The flight's picture as base64."""
     import matplotlib.pyplot as plt
 
-    picked: list[int] = []
-    for place in np.flatnonzero(right)[np.argsort(-truth[right].max((1, 2)))]:
-        if part.labels[told[place]] not in [part.labels[told[i]] for i in picked]:
-            picked.append(int(place))
-        if len(picked) == 3:
-            break
-    names = [stage.names[i] for i in stage.chosen]
-    drawn, axes = plt.subplots(len(picked), 3, figsize=(15, 4.2 * len(picked)), squeeze=False)
-    for row, place in zip(axes, picked, strict=True):
-        fault = part.classes[part.labels[told[place]]]
-        pictures = ((x[place, :, 0], "flight, deviations from the mean", "coolwarm"),
-                    (blame[place], "blamed by occlusion", "Oranges"),
-                    (truth[place], "what the fault moved", "Greens"))  # fmt: skip
-        for axis, (values, title, colours) in zip(row, pictures, strict=True):
-            axis.imshow(values, aspect="auto", cmap=colours, extent=(0, 68, len(names), 0))
-            axis.set_title(f"{fault}: {title}", fontsize=9)
-            axis.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=7)
-            axis.set_xlabel("minutes", fontsize=8)
-    drawn.tight_layout()
-    drawn.savefig(path, dpi=80, metadata={"Software": None})
+    names = one["names"]
+    drawn, axes = plt.subplot_mosaic(
+        [["map", "0"], ["map", "1"]], figsize=(12, 4.6), layout="constrained"
+    )
+    ends = (0, MINUTES, len(names), 0)
+    axes["map"].imshow(one["blame"], aspect="auto", cmap="Oranges", extent=ends)
+    axes["map"].set_yticks(np.arange(len(names)) + 0.5, names)
+    for number, (place, name, first, last) in enumerate(blamed):
+        axis, values = axes[str(number)], one["raw"][place]
+        axis.plot(np.linspace(0, MINUTES, len(values)), values, color="black", lw=1)
+        axis.axvspan(first, last, color="orange", alpha=0.35)
+        axis.set_title(name, fontsize=10)
+    for axis in axes.values():
+        axis.set_xlabel("minutes")
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, dpi=110, metadata={"Software": None})
+    plt.close(drawn)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def text(result: Mapping[str, Any]) -> str:
@@ -194,10 +285,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--flights", type=int, default=0)
-    parser.add_argument("--figure", type=Path)
+    parser.add_argument("--page", type=Path, help="explain three flights there")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    result = judge(asked.bundle, asked.flights, asked.figure)
+    result = judge(asked.bundle, asked.flights, asked.page)
     if asked.out:
         asked.out.write_text(json.dumps(finite(result), indent=1) + "\n", encoding="utf-8")
     print(text(result))
