@@ -10,7 +10,7 @@ import pytest
 from edgekd.data.flight.channels import CHANNELS
 from edgekd.data.flight.series import pool, standardise
 from edgekd.tasks.faults import cascade
-from edgekd.tasks.faults.cascade import Cascade, Stage, arrange
+from edgekd.tasks.faults.cascade import Cascade, Stage, Stream, arrange
 from edgekd.tasks.faults.tasks import detection, identification, shares
 
 FAULTS = ("baffle", "probe", "magneto")
@@ -107,6 +107,30 @@ def test_a_short_flight_is_padded_and_a_long_one_gives_its_end():
     short = one.prepare([raw[:, :640]])
     assert np.array_equal(short[..., :10], one.prepare([raw])[..., :10])
     assert not short[..., 10:].any()
+
+
+def test_a_flight_in_progress_is_diagnosed_as_its_last_seconds(made):
+    diagnose, finder, _ = made
+    raw = np.concatenate([flights(1)[0], flights(2)[1][:, :500]], axis=1)
+    stream = Stream(diagnose, every=750)
+    found = {}
+    for second in raw.T:
+        one = stream(second)
+        found |= {} if one is None else {stream.seconds: one}
+    assert list(found) == [750, 1500, 2250, 3000, 3750, 4500]
+    assert finder.seen == 6
+    for seconds, one in found.items():
+        whole = diagnose([raw[:, :seconds]])
+        assert one.chance == whole.chance and one.named() == whole.named()
+    assert np.array_equal(stream.flight(), raw[:, -4096:], equal_nan=True)
+
+
+def test_nothing_is_said_of_the_first_minute_and_a_wrong_second_is_refused(made):
+    stream = Stream(made[0], every=20)
+    said = [stream(np.ones(23)) is not None for _ in range(80)]
+    assert np.flatnonzero(said).tolist() == [59, 79]
+    with pytest.raises(ValueError, match=r"shape \(22,\), wanted \(23,\)"):
+        stream(np.ones(22))
 
 
 def test_bad_flights_are_refused(made):

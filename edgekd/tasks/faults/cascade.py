@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Cascade", "Diagnosis", "Stage", "arrange"]
+__all__ = ["Cascade", "Diagnosis", "Stage", "Stream", "arrange"]
 
 Network = Callable[[NDArray[np.float32]], NDArray[Any]]
 """Prepared flights (flights, channels, 1, length) in, logits (flights, classes) out."""
@@ -193,6 +193,50 @@ class Cascade:
             shares[places] = self.name.shares(self._namer(ready))
             fault[places] = shares[places].argmax(1)
         return Diagnosis(chance, flagged, fault, shares, faults)
+
+
+class Stream:
+    """A flight in progress: take it second by second, diagnose its last 4096 s from time to time.
+
+    The networks were trained on whole flights; what they say of one that has just begun is as good
+    as `benchmarks/stream.py` finds, no better.
+
+    Args:
+        cascade: Both stages.
+        names: Of the channels of a second, in any order; None for the bundle's own.
+        every: Seconds between two diagnoses.
+    """
+
+    def __init__(
+        self, cascade: Cascade, names: Sequence[str] | None = None, every: int = 60
+    ) -> None:
+        self._cascade, self._names, self._every = cascade, names, every
+        self._kept = np.full((len(names or cascade.find.names), SECONDS), np.nan, np.float32)
+        self.seconds = 0
+
+    def __call__(self, values: NDArray[Any]) -> Diagnosis | None:
+        """Take the values of one second; return a diagnosis when one is due.
+
+        Args:
+            values: (channels,), NaN where there is no value.
+
+        Raises:
+            ValueError: Not one value a channel, or a channel is missing.
+        """
+        now = np.asarray(values, np.float32)
+        if now.shape != (len(self._kept),):
+            raise ValueError(f"a second has shape {now.shape}, wanted ({len(self._kept)},)")
+        self._kept[:, self.seconds % SECONDS] = now
+        self.seconds += 1
+        if self.seconds < SHORTEST or self.seconds % self._every:
+            return None
+        return self._cascade([self.flight()], self._names)
+
+    def flight(self) -> NDArray[np.float32]:
+        """What is kept: (channels, seconds so far), at most the last 4096."""
+        if self.seconds < SECONDS:
+            return self._kept[:, : self.seconds]
+        return np.roll(self._kept, -(self.seconds % SECONDS), axis=1)
 
 
 def arrange(
