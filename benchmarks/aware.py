@@ -16,7 +16,9 @@ import copy
 import dataclasses
 import json
 import platform
+import shlex
 import statistics
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -171,11 +173,12 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = [row for t in asked.task or TASKS for s in asked.seeds for row in one(t, s)]
     found = {
-        "command": f"python benchmarks/aware.py --out {asked.out}",
+        "command": shlex.join(["python", "benchmarks/aware.py", *sys.argv[1:]]),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "rows": rows,
+        "not_run": [name for name in TASKS if name not in (asked.task or TASKS)],
         "summary": summary(rows),
     }
     asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

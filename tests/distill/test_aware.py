@@ -15,6 +15,7 @@ from edgekd import steps
 from edgekd.backends.base import Candidate
 from edgekd.backends.onnxruntime import BACKEND
 from edgekd.discover import load_recipe, load_target
+from edgekd.distill import aware
 from edgekd.distill.aware import READS, Reads, Weight, forget, make_aware, rounded
 from edgekd.distill.presets import auto, objective
 from edgekd.events import silent
@@ -102,6 +103,38 @@ def test_all_that_is_left_are_the_float_weights():
     Net().load_state_dict(net.state_dict())
 
 
+def test_learning_on_brings_back_what_coarse_rounding_loses(monkeypatch):
+    """With seven places for a weight; at 255 there is nothing to bring back."""
+    monkeypatch.setattr(aware, "MOST", {8: 3})
+    torch.manual_seed(0)
+    means = torch.randn(6, 10)
+    y = torch.arange(240) % 6
+    x = means[y] + 0.7 * torch.randn(240, 10)
+    net = nn.Sequential(nn.Linear(10, 12), nn.ReLU(), nn.Linear(12, 6))
+
+    def train(steps, rate):
+        optimiser = torch.optim.Adam(net.parameters(), rate)
+        for _ in range(steps):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            optimiser.step()
+
+    def loss():
+        with torch.no_grad():
+            return float(nn.functional.cross_entropy(net.eval()(x), y))
+
+    train(300, 1e-2)
+    before = loss()
+    make_aware(net)
+    net.train()(x)
+    rough = loss()
+    net.train()
+    train(200, 3e-3)
+    recovered = loss()
+    assert rough > 1.5 * before
+    assert recovered - before < 0.5 * (rough - before)
+
+
 @pytest.mark.parametrize(("policy", "bits"), [("linear", 8), ("linear-s7", 7)])
 def test_the_quantiser_rounds_weights_as_the_training_did(tmp_path, policy, bits):
     import onnx
@@ -145,14 +178,14 @@ def test_it_goes_on_with_the_lesson_that_made_the_student():
 
 def test_it_is_a_recovery_that_shares_nothing_with_the_usual_candidates():
     rows = {c.id: c for c in BACKEND.candidates(["fp32", "int8"], ["avx2", "avx512_vnni"])}
-    aware = rows["ort-int8-aware"]
-    assert (aware.tier, aware.bits, aware.policy) == (2, 8, "linear")
+    row = rows["ort-int8-aware"]
+    assert (row.tier, row.bits, row.policy) == (2, 8, "linear")
     assert [c.bits for c in rows.values()].count(0) == len(rows) - 1
     old = {c.id: c for c in BACKEND.candidates(["int8"], ["avx2"])}["ort-int8-aware"]
     assert (old.bits, old.policy) == (7, "linear-s7")
     recipe, target = load_recipe("mobilevit", {}), load_target("cpu-ort")
     usual = steps.built(recipe, target, [rows["ort-fp32"], rows["ort-int8"]])
-    both = steps.built(recipe, target, [rows["ort-fp32"], rows["ort-int8"], aware])
+    both = steps.built(recipe, target, [rows["ort-fp32"], rows["ort-int8"], row])
     assert [s for s in both if s in usual] == usual
     more = {s.name: s for s in both if s not in usual}
     assert list(more)[:3] == ["aware", "export:aware", "calibrate:aware"]
