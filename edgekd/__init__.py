@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgekd.distill.presets import methods
     from edgekd.enroll import enroll
     from edgekd.environments import setup
+    from edgekd.sensitivity import sensitivity
     from edgekd.spec import (
         Call,
         Input,
@@ -63,6 +64,7 @@ __all__ = [
     "plan",
     "profile",
     "quantize",
+    "sensitivity",
     "setup",
     "verify",
 ]
@@ -82,6 +84,7 @@ _HOME = {
     "plan": "edgekd.api",
     "profile": "edgekd.api",
     "quantize": "edgekd.direct",
+    "sensitivity": "edgekd.sensitivity",
     "setup": "edgekd.environments",
     "verify": "edgekd.verify",
 }

@@ -29,7 +29,7 @@ from edgekd.spec import Call, Input, Network, Objective, Quantize, Recipe, Train
 from edgekd.store import Store
 from edgekd.target import Target
 
-__all__ = ["FACTS", "Source", "export", "quantize"]
+__all__ = ["FACTS", "Source", "export", "quantize", "start"]
 
 FACTS = "quantized.json"
 FORMS = (".onnx", ".pt2", ".py")
@@ -122,13 +122,19 @@ def export(
     Returns:
         ``nodes``, ``ops``, ``passes``, ``io``, ``contract``.
     """
-    recipe = _recipe(asked)
-    walk = Walk(recipe, Store(store), emit)
-    entry = walk.step(_source(asked, recipe, opset))
-    walk.whole("export")
+    walk, _ = start(asked, store, emit, opset=opset)
+    entry = walk.whole("export")
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(entry.path / "model.onnx", out)
     return dict(entry.facts)
+
+
+def start(asked: Source, store: Path | None, emit: Emit, *, opset: int = 18) -> tuple[Walk, Recipe]:
+    """Bring a network into the form of an export, as step ``export`` of a walk."""
+    recipe = _recipe(asked)
+    walk = Walk(recipe, Store(store), _named(emit))
+    walk.step(_source(asked, recipe, opset))
+    return walk, recipe
 
 
 def _walk(asked: Source, target: Target, store: Path | None, emit: Emit) -> Walk:

@@ -102,6 +102,7 @@ def test_the_public_names_are_these():
         "plan",
         "profile",
         "quantize",
+        "sensitivity",
         "setup",
         "verify",
     ]

@@ -25,6 +25,7 @@ COMMANDS = {
     "compress": "Distil, quantise, prove and bundle: from a recipe to an artefact.",
     "quantize": "Find the fastest faithful artefact of a network.",
     "export": "Write a network as ONNX; compare its outputs after every pass.",
+    "sensitivity": "Quantise one layer, and one class of operators, at a time.",
     "plan": "Print what compress would run, what is cached, and why.",
     "verify": "Prove a bundle again: hashes, schema, golden outputs.",
     "enroll": "Learn classes from a few pictures; bake them into the graph.",

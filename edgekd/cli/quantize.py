@@ -13,19 +13,23 @@ from edgekd.cli.options import PICK, complete_target, json_output
 from edgekd.cli.progress import drawn
 from edgekd.cli.session import current
 
-__all__ = ["command", "network"]
+__all__ = ["asked", "command", "network", "network_of"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_NETWORK: tuple[Callable[[Any], Any], ...] = (
-    click.argument("model"),
-    click.option(
+
+def _data(required: bool) -> Callable[[Any], Any]:
+    return click.option(
         "--data",
-        required=True,
+        required=required,
         type=click.Path(path_type=Path),
         metavar="DIR|FILE",
         help="Samples: a folder of .npy, .npz or pictures, or one file of arrays.",
-    ),
+    )
+
+
+_NETWORK: tuple[Callable[[Any], Any], ...] = (
+    click.argument("model"),
     click.option(
         "--weights",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -40,11 +44,20 @@ _NETWORK: tuple[Callable[[Any], Any], ...] = (
 )
 
 
+def network_of(*, data_required: bool) -> Callable[[_F], _F]:
+    """Return what adds the argument ``MODEL`` and the options of its samples."""
+
+    def add(function: _F) -> _F:
+        for option in (*reversed(_NETWORK[1:]), _data(data_required), _NETWORK[0]):
+            function = option(function)
+        return function
+
+    return add
+
+
 def network(function: _F) -> _F:
-    """Add the argument ``MODEL`` and the options of its samples."""
-    for option in reversed(_NETWORK):
-        function = option(function)
-    return function
+    """Add the argument ``MODEL`` and the options of its samples, which must be given."""
+    return network_of(data_required=True)(function)
 
 
 def numbers(text_: str | None) -> tuple[float, ...]:
