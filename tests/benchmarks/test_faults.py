@@ -20,7 +20,7 @@ FEW = (
     "swapped labels, golden made again",
     "loosened tolerance over a wrong scale",
     "int8 zero point shifted by one",
-    "float under int8's name, golden made again",
+    "float network called int8, golden made again",
 )
 
 
