@@ -30,6 +30,7 @@ from edgekd.discover import load_recipe, load_target
 from edgekd.events import Event
 from edgekd.run import Walk
 from edgekd.settings import parse_assignments
+from edgekd.spec import Recipe
 from edgekd.steps import REFERENCES
 from edgekd.store import Store
 from edgekd.tasks.base import paired
@@ -67,8 +68,38 @@ def one_seed(
     for candidate in chosen:
         walk.step(steps.tested(recipe, candidate.id))
     result = _result(walk, names, [candidate.id for candidate in chosen])
-    test = invoke(recipe.data, steps.base_of(recipe)).test
-    return result | {"groups": getattr(test, "groups", None)}
+    return result | {"groups": _groups(recipe)}
+
+
+def alone(recipe_name: str, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Train the control with one seed and put it beside the trivial model on the test split."""
+    recipe = load_recipe(recipe_name, {**settings, "seed": seed})
+    walk = Walk(recipe, Store(), _say)
+    walk.step(next(step for step in steps.shared(recipe) if step.name == "control"))
+    for step in steps.scored(recipe):
+        if step.name in ("test:control", "test:trivial"):
+            walk.step(step)
+    tests = {name: walk.done[f"test:{name}"].facts for name in ("trivial", "control")}
+    primary = tests["control"]["primary"]
+    ours, theirs = (_units(walk, f"test:{name}") for name in ("control", "trivial"))
+    return {
+        "primary": primary,
+        "metrics": {
+            name: {metric: row["value"] for metric, row in facts["metrics"].items()}
+            for name, facts in tests.items()
+        },
+        "pairs": {
+            "control − trivial": {m: paired(ours[m], theirs[m]) for m in ours if m in theirs}
+        },
+        "differences": {"control − trivial": ours[primary] - theirs[primary]},
+        "training_cpu_s": {"control": walk.done["control"].facts["cpu_s"]},
+        "groups": _groups(recipe),
+    }
+
+
+def _groups(recipe: Recipe) -> Any:
+    """Groups of alike test units, where the data know them."""
+    return getattr(invoke(recipe.data, steps.base_of(recipe)).test, "groups", None)
 
 
 def _result(walk: Walk, names: Sequence[str], artefacts: Sequence[str]) -> dict[str, Any]:
@@ -224,6 +255,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="settings")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--baselines", action="store_true")
+    parser.add_argument(
+        "--control", action="store_true", help="The student from scratch alone: no teacher"
+    )
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     if not 2 <= asked.seeds <= max(T95):
@@ -232,7 +266,11 @@ def main() -> None:
     runs: dict[str, Any] = {}
     for seed in range(asked.seeds):
         print(f"seed {seed}", file=sys.stderr, flush=True)
-        runs[str(seed)] = one_seed(asked.recipe, asked.target, settings, seed, asked.baselines)
+        runs[str(seed)] = (
+            alone(asked.recipe, settings, seed)
+            if asked.control
+            else one_seed(asked.recipe, asked.target, settings, seed, asked.baselines)
+        )
         if seed == 0:
             continue
         result = {
