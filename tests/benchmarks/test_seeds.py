@@ -1,0 +1,46 @@
+"""Intervals over seeds, units and groups of units."""
+
+import numpy as np
+import pytest
+
+from benchmarks import seeds
+
+
+def test_groups_that_differ_make_the_interval_wider():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(10), 100)
+    shift = rng.normal(0, 0.2, 10)[groups]
+    values = [0.05 + shift + rng.normal(0, 0.1, 1000) for _ in range(3)]
+    units, alike = seeds.over_both(values), seeds.over_both(values, groups)
+    assert units["value"] == pytest.approx(alike["value"])
+    wide = alike["high"] - alike["low"]
+    assert wide > 3 * (units["high"] - units["low"])
+    mean = 0.2 / 10**0.5
+    assert 2 * mean < wide < 6 * mean
+
+
+def test_single_units_are_groups_of_one():
+    values = np.random.default_rng(1).normal(size=(3, 40))
+    assert seeds.over_both(list(values)) == seeds.over_both(list(values), np.arange(40))
+
+
+def test_the_summary_names_how_many_groups_there_are():
+    rng = np.random.default_rng(2)
+    groups = np.repeat([4, 7, 9], 5)
+
+    def run():
+        d = rng.normal(size=15)
+        row = {"AUC": float(d.mean())}
+        return {
+            "metrics": {"control": row},
+            "pairs": {"control − trivial": {"AUC": {"value": row["AUC"], "low": -1, "high": 1}}},
+            "differences": {"control − trivial": d},
+            "groups": groups,
+        }
+
+    runs = {0: run(), 1: run()}
+    found = seeds.summary(runs)
+    assert found["groups"]["count"] == 3
+    told = {str(s): {k: r[k] for k in ("metrics", "pairs")} for s, r in runs.items()}
+    page = seeds.text({"primary": "AUC", "runs": told, "summary": found})
+    assert "95 % over seeds and 3 groups" in page
