@@ -178,6 +178,46 @@ def test_like_repeats_a_bundle_from_nothing(project):
     assert first["files"]["golden.npz"] == second["files"]["golden.npz"]
 
 
+WIDE = """
+from dataclasses import replace
+from edgekd import Quantize, load_recipe
+
+def recipe(*, data: str = "", teacher: str = "", weights: str = "", classes: int = 3,
+           student: str = "conv4", preset: str = "smoke"):
+    own = {"data": data, "teacher": teacher, "weights": weights, "classes": classes}
+    small = load_recipe("classify", {**own, "student": student, "preset": preset})
+    return replace(small, quantize=Quantize(samples=32))
+"""
+"""`classify` as its smoke preset trains it, with all that may be built."""
+
+
+def _made(store):
+    """Step → digests of the files that it made, of every network and candidate in a store."""
+    made = {}
+    for entry in (store / "objects").glob("*/entry.json"):
+        kept = json.loads(entry.read_text())
+        step = kept["made_of"]["step"]
+        if step.partition(":")[0] in ("teacher", "control", "distill", "export", "build"):
+            files = {name: mark for name, mark in kept["files"].items() if name != "facts.json"}
+            made[step] = files
+    return made
+
+
+def test_two_clean_runs_make_the_same_bytes(project):
+    """Every candidate that both built, OpenVINO's among them, though nothing was cached."""
+    pytest.importorskip("openvino")
+    stores = [project / "clean-1", project / "clean-2"]
+    (project / "wide.py").write_text(WIDE)
+    named = {"classify": "wide.py", "cpu-ort": "cpu"}
+    ask = [named.get(word, word) for word in (*ASK, *OWN)]
+    for store in stores:
+        edgekd(project, *ask, "--out", f"out/{store.name}", EDGEKD_STORE=str(store))
+    first, second = map(_made, stores)
+    assert any(step.startswith("build:ov-int8") for step in first)
+    assert any(step.startswith("build:ort-") for step in first)
+    assert first == second
+
+
 def test_the_recipe_that_recipes_new_writes_runs(project):
     edgekd(project, "recipes", "new", "fresh.py")
     assert len((project / "fresh.py").read_text().splitlines()) <= 40
