@@ -297,8 +297,9 @@ def _against_references(evidence: Evidence, shipped: Mapping[str, Any]) -> dict[
 
 
 def parities(evidence: Evidence) -> list[dict[str, Any]]:
-    """Parity of the exporter's passes and of every candidate."""
-    hops = [
+    """Parity of a folded clone, of the exporter's passes and of every candidate."""
+    hops = _folded(evidence)
+    hops += [
         {
             "hop": f"torch → onnx: {row['pass']}",
             "max_abs": row["max_abs"],
@@ -316,6 +317,15 @@ def parities(evidence: Evidence) -> list[dict[str, Any]]:
             facts = {k: v for k, v in evidence.facts(name).items() if k != "effective"}
             hops.append({"hop": f"torch → {name.removeprefix('parity:')}", **facts})
     return hops
+
+
+def _folded(evidence: Evidence) -> list[dict[str, Any]]:
+    """A low-rank clone as it was trained against what is left of it."""
+    made = evidence.facts("distill").get("fold")
+    if made is None:
+        return []
+    hop = {"hop": "clone in training → folded", "max_rel": made["parity"], "n": made["samples"]}
+    return [{**hop, "tolerance": {"max_rel": made["bound"]}, "status": "passed"}]
 
 
 def ladder(evidence: Evidence) -> list[dict[str, Any]]:

@@ -139,7 +139,7 @@ def fold(network: nn.Module, probe: Tensor) -> dict[str, int | float]:
 
     Returns:
         ``layers`` cloned, ``projections`` (numbers trained in them), ``parity`` (largest change of
-        an output, as a share of the largest output) and its ``bound``.
+        an output, as a share of the largest output), its ``bound``, ``samples``.
 
     Raises:
         StageError: The change is beyond `PARITY`: what would ship is not what was trained.
@@ -163,4 +163,10 @@ def fold(network: nn.Module, probe: Tensor) -> dict[str, int | float]:
             f" more than {PARITY:g}",
             hint="a layer of the network is used otherwise than by its weight",
         )
-    return {"layers": len(cloned), "projections": trained, "parity": parity, "bound": PARITY}
+    return {
+        "layers": len(cloned),
+        "projections": trained,
+        "parity": parity,
+        "bound": PARITY,
+        "samples": len(probe),
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -263,3 +264,17 @@ def test_the_export_is_a_plain_graph(walk, tmp_path):
         sizes = sorted(tuple(value.dims) for value in graph.initializer)
         graphs.append(([node.op_type for node in graph.node], sizes))
     assert graphs[0] == graphs[1]
+
+
+def test_the_manifest_tells_the_parity_of_the_fold(walk):
+    from edgekd.manifest import _folded
+    from edgekd.report import _hop
+
+    def hops(name):
+        return _folded(SimpleNamespace(facts=lambda step: walk.done[name].facts))
+
+    assert hops("control") == []
+    (hop,) = hops("distill")
+    assert hop["max_rel"] <= hop["tolerance"]["max_rel"] == PARITY
+    assert hop["n"] == 8
+    assert _hop(hop)["tolerance"] == "max rel 1e-05"
