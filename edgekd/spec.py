@@ -203,8 +203,9 @@ class Term:
             `edgekd.distill.learned.LEARNED`, or your own ``file.py:function`` of (student,
             teacher). For the tap ``label`` one of ``ce`` (integer labels), ``mse``,
             ``smooth_l1`` (float labels, of the shape of the network's output), ``contrastive``
-            (features of two towers side by side; labels are not read) and ``auto``: ``ce`` for
-            integer labels, else ``smooth_l1``.
+            (features of two towers side by side; labels are not read), ``auto``: ``ce`` for
+            integer labels, else ``smooth_l1``; or your own function of (output, labels), which
+            may be of any width.
         transform: Row of `edgekd.distill.transforms.TRANSFORMS`, applied to both sides.
         project: Maps the student's tap to the teacher's width, in training only: ``linear``,
             ``mlp`` (two layers) for vectors, ``conv`` (1×1, batch norm) for maps.

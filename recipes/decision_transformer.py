@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgekd import Call, Input, Network, Objective, Quantize, Recipe, Term, Train
+from edgekd.errors import RecipeError
 
 MODELS = "edgekd.models.decision_transformer:"
+REGRET = "edgekd.tasks.battery.regret:regret"
 ANSWERS = 8
 """Newest steps that a training window has labels for."""
 # student → (steps it sees, width, layers, heads)
@@ -43,6 +45,7 @@ def recipe(
     target: float = 0.0,
     student: Literal["mcu", "pi"] = "mcu",
     teacher: str = "train",
+    learn: Literal["action", "cost"] = "action",
     objective: Literal["none", "kd", "kd+label"] = "kd+label",
     distill: Literal["if-better", "always"] = "if-better",
     alpha: float = 0.5,
@@ -80,6 +83,8 @@ def recipe(
             more than the expert brings on most days. Ask for less and the battery does less.
         student: ``mcu`` is d32, 1 layer, 8 steps; ``pi`` is d64, 2 layers, 16 steps.
         teacher: ``train``, or a state dict (.pt) of the default teacher.
+        learn: What the expert teaches: its ``action``, or the ``cost`` of every action, so that the
+            network learns what is cheapest over the futures that look alike to it.
         objective: The student learns from labels alone, the teacher alone, or both.
         distill: ``if-better`` ships the control where the teacher is no better on validation.
         alpha: Share of the teacher in kd+label.
@@ -129,6 +134,7 @@ def recipe(
                 "split": split,
                 "seed": seed,
                 "few": smoke,
+                "labels": learn,
             },
         ),
         files=tuple(files),
@@ -141,7 +147,7 @@ def recipe(
         teacher=_teacher(teacher, usual, train, steps, features, hidden),
         student=_network(mine, features, hidden, "student"),
         train=train,
-        objective=Objective(objective, _terms(objective, alpha)),
+        objective=Objective(objective, _terms(objective, alpha, learn)),
         baselines=_baselines(train, features) if baselines and not smoke else (),
         quantize=Quantize(samples=1024, candidates=2) if smoke else Quantize(samples=512),
         seed=seed,
@@ -185,15 +191,23 @@ def _teacher(
     )  # fmt: skip
 
 
-def _terms(objective: str, alpha: float) -> tuple[Term, ...]:
-    """Mostly absolute error: the middle of the expert's answers, not their mean."""
+def _terms(objective: str, alpha: float, learn: str) -> tuple[Term, ...]:
+    """Mostly absolute error, the middle of the expert's answers; or the money that is lost."""
     share = {"none": 0.0, "kd": 1.0, "kd+label": alpha}[objective]
-    terms: dict[Literal["label", "logits"], float] = {"label": 1 - share, "logits": share}
-    return tuple(
-        Term(tap, "smooth_l1", weight=weight, args={"beta": 0.02})
-        for tap, weight in terms.items()
-        if weight > 0
-    )
+    found: list[Term] = []
+    if learn == "cost" and share == 1:
+        raise RecipeError(
+            "learn='cost' wants a term of the labels: the control learns from nothing else",
+            at="setting: objective",
+            hint="objective='kd+label' or 'none'",
+        )
+    if share < 1 and learn == "cost":
+        found.append(Term("label", REGRET, weight=1 - share))
+    elif share < 1:
+        found.append(Term("label", "smooth_l1", weight=1 - share, args={"beta": 0.02}))
+    if share > 0:
+        found.append(Term("logits", "smooth_l1", weight=share, args={"beta": 0.02}))
+    return tuple(found)
 
 
 def _baselines(train: Train, features: int) -> tuple[Network, ...]:

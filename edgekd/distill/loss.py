@@ -91,7 +91,7 @@ def objective_loss(
         if weight == 0:
             continue
         if not term.source:
-            value = terms.against_label(term, taps, batch.y, smoothing=smoothing)
+            value = terms.against_label(term, taps, batch.y, smoothing=smoothing, base=base)
         else:
             value = terms.compare(
                 term,

@@ -35,7 +35,8 @@ def check(term: Term, base: Path | None = None) -> None:
         RecipeError: Unknown transform, divergence or argument.
     """
     if not term.source:
-        _known(term.divergence, LABELS)
+        if ":" not in term.divergence:
+            _known(term.divergence, LABELS)
         return
     _known(term.transform, TRANSFORMS)
     if ":" not in term.divergence:
@@ -158,7 +159,12 @@ def same_places(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def against_label(
-    term: Term, taps: Mapping[str, Tensor], labels: Tensor, *, smoothing: float = 0.0
+    term: Term,
+    taps: Mapping[str, Tensor],
+    labels: Tensor,
+    *,
+    smoothing: float = 0.0,
+    base: Path | None = None,
 ) -> Tensor:
     """Value of a label term (unweighted).
 
@@ -169,6 +175,7 @@ def against_label(
         labels: Classes (batch,) int64, or goals: floats of the shape of the output, or (batch,)
             where the network returns one number.
         smoothing: Of the cross entropy.
+        base: Folder of the recipe, for a divergence of its own of (output, labels).
 
     Raises:
         RecipeError: The labels do not fit the divergence or the output.
@@ -177,6 +184,10 @@ def against_label(
     if kind == "contrastive":
         return contrastive(taps["features"].float(), **_args(term, contrastive, 1))
     output = taps["logits"].float()
+    if ":" in kind:
+        function = _row(term, base)
+        value: Tensor = function(output, labels, **_args(term, function, 2))
+        return value
     if kind == "ce":
         given, weights = term.args.get("weights"), None
         if given is not None:

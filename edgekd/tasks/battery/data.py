@@ -76,7 +76,7 @@ class Windows:
 
     @cached_property
     def labels(self) -> NDArray[np.float32]:
-        """(windows, supervised) right outputs, the newest last."""
+        """(windows, supervised, …) right outputs or what every one costs, the newest last."""
         return self.rows.goals[self._places(np.arange(len(self)), self.supervised)]
 
     def _places(self, indices: ArrayLike, count: int) -> NDArray[np.int64]:
@@ -131,6 +131,7 @@ class Battery:
         end: Same.
         supervised: See `Windows`.
         few: Two homes and 20 days: for a fast check.
+        labels: See `battery`.
     """
 
     homes: Homes
@@ -142,11 +143,12 @@ class Battery:
     end: float
     supervised: int
     few: bool
+    labels: str = "action"
 
     @cached_property
     def train(self) -> Windows:
         """Demonstrations."""
-        rows = demonstrate(self.grounds, self.contract, self.seed)
+        rows = demonstrate(self.grounds, self.contract, self.seed, costs=self.labels == "cost")
         ends = np.arange(THIN - 1, len(rows.goals), THIN)
         return Windows(rows, ends, self.contract.window, self.supervised)
 
@@ -232,6 +234,7 @@ def battery(
     split: int = 0,
     seed: int = 0,
     few: bool = False,
+    labels: str = "action",
 ) -> Battery:
     """Load homes and make everything that a battery recipe trains on and is judged by.
 
@@ -257,6 +260,7 @@ def battery(
         split: Which homes are tested.
         seed: Of the demonstrations.
         few: A fast check on two homes.
+        labels: ``action``, what the expert does; ``cost``, what it says that every action costs.
     """
     return _battery(canonical(locals()))
 
@@ -292,8 +296,9 @@ def _battery(arguments: str) -> Battery:
     if not a["target"]:
         contract = replace(contract, target=ambitious(grounds, contract))
     return Battery(
-        homes, setup, contract, grounds, a["split"], a["seed"], a["end"], a["supervised"], a["few"]
-    )
+        homes, setup, contract, grounds, a["split"], a["seed"], a["end"], a["supervised"],
+        a["few"], a["labels"],
+    )  # fmt: skip
 
 
 def rollout(*, model: Any, data: Battery, round: int, seed: int, share: float = 0.5) -> Windows:
@@ -306,6 +311,6 @@ def rollout(*, model: Any, data: Battery, round: int, seed: int, share: float = 
         seed: Of this round.
         share: Part of each stretch.
     """
-    rows = practise(model, data.grounds, data.contract, seed, share)
+    rows = practise(model, data.grounds, data.contract, seed, share, costs=data.labels == "cost")
     ends = np.arange(THIN - 1, len(rows.goals), THIN)
     return Windows(rows, ends, data.contract.window, data.supervised)

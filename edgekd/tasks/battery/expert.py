@@ -77,7 +77,8 @@ class Rows:
 
     Attributes:
         seen: (rows, features) float32.
-        goals: (rows,) float32, the output that is right there.
+        goals: (rows,) float32, the output that is right there; (rows, nodes + 11) what every
+            action costs there, see `edgekd.tasks.battery.regret`.
         starts: (rows,) row where the trajectory of each row begins.
     """
 
@@ -135,18 +136,26 @@ def demonstrate(
     contract: Contract,
     seed: int,
     behaviours: Sequence[Behaviour] = BEHAVIOURS,
+    *,
+    costs: bool = False,
 ) -> Rows:
-    """Make labelled trajectories of every behaviour, home and stretch."""
+    """Make labelled trajectories of every behaviour, home and stretch; ``costs``: see `Rows`."""
     return joined(
         [
-            _trajectories(one, contract, behaviours, np.random.default_rng([seed, number]))
+            _trajectories(one, contract, behaviours, np.random.default_rng([seed, number]), costs)
             for number, one in enumerate(grounds)
         ]
     )
 
 
 def practise(
-    model: Model, grounds: Sequence[Ground], contract: Contract, seed: int, share: float
+    model: Model,
+    grounds: Sequence[Ground],
+    contract: Contract,
+    seed: int,
+    share: float,
+    *,
+    costs: bool = False,
 ) -> Rows:
     """Let a network act, and label every state that it reaches with the planner's action.
 
@@ -156,6 +165,7 @@ def practise(
         contract: What the network sees.
         seed: Of the states of energy at the beginning and the returns asked for.
         share: Part of each stretch that is acted in, from a place drawn at random.
+        costs: Label with what every action costs; see `Rows`.
     """
     parts = []
     for number, one in enumerate(grounds):
@@ -166,7 +176,11 @@ def practise(
         target = contract.target * rng.uniform(0.8, GENEROUS, world.homes)
         happened = drive(model, contract, world, target=target)
         soe = np.concatenate((world.start[:, None], happened["soe"][:, :-1]), 1)
-        parts.append(rows_of(happened["seen"], _goals(one.planner, first, world, soe)))
+        goals = _goals(one.planner, first, world, soe)
+        if costs:
+            homes, much = np.arange(world.homes), np.ones(world.homes)
+            goals = _costs(one.planner, homes, first, soe, goals, much)
+        parts.append(rows_of(happened["seen"], goals))
     return joined(parts)
 
 
@@ -182,8 +196,43 @@ def _goals(planner: Planner, first: int, world: World, soe: Floats) -> Floats:
     return goals
 
 
+def _costs(
+    planner: Planner,
+    homes: NDArray[np.int64],
+    first: int,
+    soe: Floats,
+    goals: Floats,
+    much: Floats,
+) -> Floats:
+    """Labels of `edgekd.tasks.battery.regret`: (trajectories, steps, nodes + 11).
+
+    Args:
+        planner: Of the stretch.
+        homes: (trajectories,) home of each.
+        first: Step of the stretch at which they begin.
+        soe: (trajectories, steps) before each step.
+        goals: Same, the planner's outputs.
+        much: (trajectories,) 1 where the best is asked for.
+    """
+    values, w = planner.values(homes, first, soe.shape[1]), planner.world
+    at = slice(first, first + soe.shape[1])
+    fixed = (w.capacity, w.power, w.charge, w.discharge, w.standby)
+    rest = (
+        soe, w.net[homes, at], w.price[homes, at], w.feed_in[homes, None],
+        *(value[homes, None] for value in fixed), goals, much[:, None],
+    )  # fmt: skip
+    columns = np.stack([np.broadcast_to(part, soe.shape) for part in rest], 2)
+    # Only differences count; small numbers keep their digits in float32.
+    labels: Floats = np.concatenate((values - values.min(2, keepdims=True), columns), 2)
+    return labels
+
+
 def _trajectories(
-    one: Ground, contract: Contract, behaviours: Sequence[Behaviour], rng: np.random.Generator
+    one: Ground,
+    contract: Contract,
+    behaviours: Sequence[Behaviour],
+    rng: np.random.Generator,
+    costs: bool = False,
 ) -> Rows:
     """All behaviours of one stretch side by side, each with all homes."""
     count = one.world.homes
@@ -214,6 +263,9 @@ def _trajectories(
     much = generous(real, saved, midnight, asked)
     seen = happened["seen"]
     seen[:, :, 1] = soft(np.where(share[:, None] == 1, much, real))
+    if costs:
+        soe = np.concatenate((world.start[:, None], happened["soe"][:, :-1]), 1)
+        goals = _costs(one.planner, homes, 0, soe, goals, (share == 1).astype(np.float64))
     return rows_of(seen, goals)
 
 
@@ -270,11 +322,11 @@ def _cut(world: World, first: int, steps: int) -> World:
 
 def rows_of(seen: Any, goals: Floats) -> Rows:
     """(homes, steps, …) → one row after the other."""
-    homes, steps = goals.shape
+    homes, steps = goals.shape[:2]
     starts = np.repeat(np.arange(homes) * steps, steps)
     return Rows(
         np.ascontiguousarray(seen.reshape(homes * steps, -1)),
-        goals.reshape(-1).astype(np.float32),
+        goals.reshape(homes * steps, *goals.shape[2:]).astype(np.float32),
         starts,
     )
 

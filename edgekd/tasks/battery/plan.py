@@ -208,6 +208,12 @@ class Planner:
         action: Floats = np.take_along_axis(tried, best[:, None], 1)[:, 0]
         return action
 
+    def values(self, homes: NDArray[np.int64], first: int, count: int) -> Floats:
+        """Least cost to come after each of ``count`` steps: (homes, count, nodes)."""
+        start = first - self.first
+        found: Floats = self._values[homes, start : start + count]
+        return found
+
     def _plan(self, end: Floats, expected: Floats) -> Floats:
         """Value (least cost to come) after each step: (homes, steps, nodes)."""
         w = self.world
