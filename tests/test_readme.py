@@ -63,6 +63,7 @@ COMMANDS = {
     "edgekd enroll out/mobilevit-cpu PICTURES --out enrolled": "",
     "edgekd quantize net.py:build --data samples.npz --target cpu --out quantised": "",
     "edgekd export net.py:build --data samples.npz --out model.onnx": "",
+    "edgekd sensitivity net.py:build --data samples.npz --out sensitivity.html": "",
     "edgekd methods": "",
     "edgekd methods dkd": "",
     "edgekd methods --papers": "",
