@@ -108,6 +108,7 @@ def recipe(
     load = {"size": size} if embedded else {"path": folder, "size": size}
     foreign = teacher not in ("auto", "train")
     external = distill_data == "external" or (distill_data == "auto" and foreign and not embedded)
+    offers = _offers(teacher, smoke and embedded)
     return Recipe(
         name="mobilevit",
         data=Call(
@@ -120,9 +121,7 @@ def recipe(
         teacher=_teacher(teacher, weights, embedded, augment, size, teacher_size, teacher_norm),
         student=_student("tiny" if smoke and variant == "xxs" else variant, size),
         train=train,
-        objective=presets.objective(
-            lesson, own=_own(teacher), offers=_offers(teacher), usual=usual[4]
-        ),
+        objective=presets.objective(lesson, own=_own(offers), offers=offers, usual=usual[4]),
         baselines=_baselines(train) if baselines and not smoke else (),
         quantize=Quantize(samples=32, candidates=2) if smoke else Quantize(),
         distill_data="external" if external else "base",
@@ -131,17 +130,24 @@ def recipe(
     )
 
 
-def _own(teacher: str) -> dict[str, tuple[Term, ...]]:
-    """The recipe's own objectives that this teacher can serve."""
-    return OWN | ({"ce+mse+kd": KD} if "logits" in _offers(teacher) else {})
+def _own(offers: tuple[str, ...]) -> dict[str, tuple[Term, ...]]:
+    """The recipe's own objectives that a teacher can serve."""
+    return OWN | ({"ce+mse+kd": KD} if "logits" in offers else {})
 
 
-def _offers(teacher: str) -> tuple[str, ...]:
-    """Taps of both sides: only a ResNet-12 (not ONNX, not ImageNet's) has a classifier here."""
+def _offers(teacher: str, few: bool) -> tuple[str, ...]:
+    """Taps of both sides: only a ResNet-12 (not ONNX, not ImageNet's) has a classifier here.
+
+    Args:
+        teacher: The setting.
+        few: Whether the student learns fewer classes than the shipped teacher names.
+    """
     if teacher.endswith(".onnx"):
         return ("features",)
     foreign = teacher not in ("auto", "train") and not teacher.endswith(".pt")
-    return ("features", "map") if foreign else presets.ALL
+    if foreign or (few and teacher != "train"):
+        return ("features", "map")
+    return presets.ALL
 
 
 def _student(variant: str, size: int) -> Network:

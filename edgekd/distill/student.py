@@ -70,6 +70,12 @@ class Student(nn.Module):
                     at="recipe: objective",
                     hint="smooth_l1 or mse on logits",
                 )
+            if term.divergence in LOGITS and term.project == "none" and mine != theirs:
+                raise RecipeError(
+                    f"the teacher tells {theirs[0]} classes apart, the student {mine[0]}",
+                    at="recipe: objective",
+                    hint="a term on features, or a teacher of the same classes",
+                )
             if term.project != "none":
                 projectors[str(place)] = projector(term.project, mine, theirs)
                 mine = (theirs[0], *mine[1:])

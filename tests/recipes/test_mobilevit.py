@@ -82,3 +82,13 @@ def test_logits_are_learnt_from_where_the_teacher_has_them(tmp_path):
     blind = {"objective": "ce+mse+kd", "teacher": str(tmp_path / "teacher.onnx")}
     with pytest.raises(RecipeError, match="no objective is called 'ce\\+mse\\+kd'"):
         load_recipe("mobilevit", blind)
+
+
+def test_the_smoke_presets_classes_are_not_the_shipped_teachers():
+    with pytest.raises(RecipeError, match="compares logits"):
+        load_recipe("mobilevit", {"objective": "kd", "preset": "smoke"})
+    names = [o.name for o in load_recipe("mobilevit", {"objective": "auto"}).objective.among]
+    few = load_recipe("mobilevit", {"objective": "auto", "preset": "smoke"}).objective.among
+    assert "kd" in names
+    assert "kd" not in [o.name for o in few]
+    assert load_recipe("mobilevit", {"objective": "kd", "preset": "smoke", "teacher": "train"})
