@@ -88,7 +88,7 @@ def test_two_bundles_are_compared_by_what_was_recorded(bundle):
 
     found = side_by_side.compare(bundle("a"), bundle("b", smaller))
     rows = {row["name"]: row for row in found["rows"]}
-    assert rows["size"]["change"] == pytest.approx(-0.5)
+    assert rows["size"]["change"] == pytest.approx(-0.5, abs=1e-3)  # an odd count of bytes
     assert rows["5-way 5-shot"]["intervals"][0][0] == pytest.approx(0.8231)
     assert rows["recorded p50"]["change"] == 0
     assert "low" not in rows["recorded p50"]
@@ -132,7 +132,7 @@ def test_the_command_prints_a_table_and_writes_a_page(bundle, capfd, tmp_path):
     a, b = bundle("a"), bundle("b")
     assert run(["compare", str(a), str(b), "--page", str(tmp_path / "c.html")]) == 0
     out = capfd.readouterr().out
-    assert re.search(r"size +1322240 bytes +1322240 bytes +\+0.00 %", out)
+    assert re.search(r"size +(\d+) bytes +\1 bytes +\+0.00 %", out)
     assert "Side by side" in (tmp_path / "c.html").read_text()
 
 
