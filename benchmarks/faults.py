@@ -676,7 +676,7 @@ def judge(fault: Fault, made: Mapping[str, Path], scratch: Path) -> dict[str, An
         "expected": fault.stage,
         "named": named,
         "caught": named == fault.stage,
-        "said": said.replace(str(scratch), "…")[:200],
+        "said": said.replace(f"{scratch}/", "")[:200],
         "cosine": cosine,
         "rules": {str(rule): cosine is None or not cosine >= rule for rule in RULES},
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 
 import hypothesis
 import pytest
@@ -34,6 +35,9 @@ _MISSING = pytest.StashKey[dict[str, str]]()
 
 
 def pytest_configure(config):
+    # What a script runs in the background inherits an ignored Ctrl-C, and so would every child.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_MISSING] = {}
     config.addinivalue_line(
         "markers",
