@@ -140,7 +140,7 @@ class Crashy:
     def build(self, model, candidate, calibration, out, emit):
         shutil.copy(model, out / "model.onnx")
         return {"files": ["model.onnx"], "main": "model.onnx", "runtime": "crashy", "options": {},
-                "precision": "int8", "quantised_ops": {}, "tool_versions": {}}
+                "precision": "int8", "quantised_ops": {"Conv": 1}, "tool_versions": {}}
 
 BACKEND = Crashy()
 
