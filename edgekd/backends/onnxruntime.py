@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.agent.quiet import import_onnxruntime, silence
+from edgekd.agent.quiet import open_onnx, silence
 from edgekd.backends.base import Candidate, require, samples_in, tool_versions
 from edgekd.errors import StageError
 from edgekd.events import Emit, Event
@@ -371,13 +371,8 @@ def _fixed_batch(model: Path) -> int | None:
 
 def _outputs(model: Path, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     """Return the first output for some samples, as (samples, values)."""
-    ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        session = open_onnx(model)
         parts = [session.run(None, batch)[0] for batch in _batches(feeds, _fixed_batch(model))]
     except Exception as error:
         raise _failed("running", error) from error

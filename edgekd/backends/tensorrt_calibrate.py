@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.agent.quiet import import_onnxruntime
+from edgekd.agent.quiet import open_onnx
 from edgekd.backends.base import samples_in
 from edgekd.errors import StageError
 
@@ -112,15 +112,9 @@ def _walk(proto: Any, names: Sequence[str], feeds: Feeds) -> Iterator[dict[str, 
 
 
 def _session(path: Path) -> tuple[Any, int | None]:
-    ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Inner values are asked for by the names that the graph gives them: no fusion may eat them.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # Inner values are asked for by the names that the graph gives them: no fusion may eat them.
+        session = open_onnx(path, level="basic")
     except Exception as error:
         raise StageError(f"ONNX Runtime cannot open the graph: {_line(error)}") from error
     first = session.get_inputs()[0].shape[0]

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekd.agent.quiet import import_onnxruntime, silence
+from edgekd.agent.quiet import open_onnx, silence
 from edgekd.errors import RecipeError, StageError
 from edgekd.graph.canonical import canonicalise, save
 from edgekd.spec import Input
@@ -362,15 +362,8 @@ def _canonical(proto: Any) -> Any:
 
 def _run_onnx(proto: Any, name: str, feed: NDArray[Any]) -> NDArray[Any]:
     """Run a graph without the runtime's own optimisations: the graph itself is on trial."""
-    ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = max(1, torch.get_num_threads())
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session = ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    threads = max(1, torch.get_num_threads())
+    session = open_onnx(proto.SerializeToString(), threads=threads, level="basic")
     result: NDArray[Any] = session.run(None, {name: feed})[0]
     return result
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.agent.quiet import import_onnxruntime
+from edgekd.agent.quiet import open_onnx
 from edgekd.errors import DataError
 
 
@@ -109,13 +109,8 @@ def _count_params(path: Path) -> int:
 
 
 def _open(path: Path, threads: int) -> Any:
-    ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return open_onnx(path, threads=threads)
     except Exception as error:
         raise _unreadable(path, error) from error
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.agent.quiet import import_onnxruntime
+from edgekd.agent.quiet import open_onnx
 from edgekd.errors import DataError, StageError
 
 __all__ = ["check_onnx", "prepare_onnx", "read_onnx"]
@@ -179,10 +179,6 @@ def run_onnx(
     Raises:
         DataError: ONNX Runtime cannot load or run it.
     """
-    ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     size = contract["batch"] or 8
     try:
         with tempfile.TemporaryDirectory(prefix="edgekd-source-") as folder:
@@ -190,7 +186,7 @@ def run_onnx(
 
             file = Path(folder) / "model.onnx"
             onnx.save(proto, str(file))
-            session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            session = open_onnx(file, threads=0, level="disable")
         parts = []
         for start in range(0, len(samples), size):
             stop = start + size if contract["batch"] else min(start + size, len(samples))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.agent.quiet import import_onnxruntime
+from edgekd.agent.quiet import open_onnx
 from edgekd.compare import compare
 from edgekd.errors import DataError
 from edgekd.quant.ranges import Span
@@ -224,16 +224,8 @@ def _judged(
 
 
 def _run(proto: Any, feeds: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-    ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # What is rounded stays rounded: no kernel of integers takes the pairs' place.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session = ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = open_onnx(proto.SerializeToString(), level="basic")
     fixed = session.get_inputs()[0].shape[0]
     size = fixed if isinstance(fixed, int) else 8
     count = min(len(values) for values in feeds.values())

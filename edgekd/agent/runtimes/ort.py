@@ -18,16 +18,9 @@ if TYPE_CHECKING:
 
 ort = quiet.import_onnxruntime()
 
-LEVELS = {
-    "disable": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "layout": "ORT_ENABLE_LAYOUT",
-    "all": "ORT_ENABLE_ALL",
-}
 OPTIONS = {
     "threads": Option(int, 1),
-    "level": Option(str, "all", tuple(LEVELS)),
+    "level": Option(str, "all", tuple(quiet.LEVELS)),
     "static_batch": Option(int, None),
     "providers": Option(list, ["CPUExecutionProvider"]),
     "fold_weights": Option(bool, False),
@@ -89,7 +82,7 @@ def _settings(model: Path, options: Mapping[str, Any]) -> Any:
     settings.inter_op_num_threads = 1
     settings.add_session_config_entry(_SPINNING, "0")
     settings.graph_optimization_level = getattr(
-        ort.GraphOptimizationLevel, LEVELS[options["level"]]
+        ort.GraphOptimizationLevel, quiet.LEVELS[options["level"]]
     )
     if options["fold_weights"]:
         settings.add_session_config_entry(_NO_INTEGERS, "1")
@@ -105,9 +98,7 @@ def _batch_symbols(model: Path) -> set[str]:
     Raises:
         UsageFault: A first dimension is dynamic and has no name to fix it by.
     """
-    plain = ort.SessionOptions()
-    plain.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    probe = ort.InferenceSession(str(model), plain, providers=["CPUExecutionProvider"])
+    probe = quiet.open_onnx(model, level="disable")
     first = [(port.name, port.shape[0]) for port in probe.get_inputs() if port.shape]
     for name, size in first:
         if size is None:
