@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.inputs import Rows
+
 __all__ = ["SPREAD", "fold_input_scales"]
 
 SPREAD = 8.0
 """Ratio of the largest to the smallest feature from which folding pays: three of eight bits."""
+_FEW = 16
 
 
-def fold_input_scales(model: Any, feeds: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+def fold_input_scales(model: Any, feeds: Mapping[str, NDArray[Any] | Rows]) -> dict[str, Any]:
     """Scale the features of every float input to about one; the model is changed in place.
 
     Args:
@@ -33,7 +36,7 @@ def fold_input_scales(model: Any, feeds: Mapping[str, NDArray[Any]]) -> dict[str
     return {name: _fold_one(model, name, values) for name, values in feeds.items()}
 
 
-def _fold_one(model: Any, name: str, values: NDArray[Any]) -> dict[str, Any]:
+def _fold_one(model: Any, name: str, values: NDArray[Any] | Rows) -> dict[str, Any]:
     if values.dtype != np.float32 or values.ndim < 2:
         return {"folded": False, "why": "no float features"}
     graph = model.graph
@@ -45,7 +48,7 @@ def _fold_one(model: Any, name: str, values: NDArray[Any]) -> dict[str, Any]:
         return {"folded": False, "why": f"read by {', '.join(kinds)}, not by weights alone"}
     (axis,) = axes
     assert axis is not None
-    peaks = np.abs(values).max(axis=tuple(i for i in range(values.ndim) if i != axis))
+    peaks = _peaks(values, axis)
     spread = float(peaks.max() / peaks[peaks > 0].min()) if (peaks > 0).any() else 1.0
     if spread < SPREAD:
         return {"folded": False, "spread": spread, "why": f"features differ by {spread:.3g} only"}
@@ -54,6 +57,13 @@ def _fold_one(model: Any, name: str, values: NDArray[Any]) -> dict[str, Any]:
     for node in readers:
         _scale_weights(graph, node, scales, f"{name}_scaled", name)
     return {"folded": True, "spread": spread, "scales": scales.tolist()}
+
+
+def _peaks(values: NDArray[Any] | Rows, axis: int) -> NDArray[Any]:
+    """Return the largest magnitude of every feature, a few samples at a time."""
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    parts = (values[start : start + _FEW] for start in range(0, len(values), _FEW))
+    return np.asarray(np.max([np.abs(part).max(axis=others) for part in parts], axis=0))
 
 
 def _feature_axis(node: Any, name: str, held: Mapping[str, Any], rank: int) -> int | None:

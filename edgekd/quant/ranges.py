@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.agent.quiet import import_onnxruntime
+from edgekd.agent.quiet import open_onnx
 from edgekd.errors import StageError, UsageError, did_you_mean
+from edgekd.inputs import Rows
 
 __all__ = ["ESTIMATORS", "Span", "load_ranges", "measure_ranges", "save_ranges"]
 
@@ -137,7 +138,7 @@ ESTIMATORS: Mapping[str, Callable[[Tally], Span]] = {
 
 def measure_ranges(
     model: Path,
-    feeds: Mapping[str, NDArray[Any]],
+    feeds: Mapping[str, NDArray[Any] | Rows],
     estimators: Sequence[str] = tuple(ESTIMATORS),
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, dict[str, Span]]:
@@ -145,7 +146,8 @@ def measure_ranges(
 
     Args:
         model: ONNX model in float32.
-        feeds: Samples by input name, axis 0 counts them.
+        feeds: Samples by input name, axis 0 counts them; arrays, or files that are read batch by
+            batch.
         estimators: Rows of `ESTIMATORS`.
         say: Told what is being done.
 
@@ -200,7 +202,7 @@ def load_ranges(path: Path) -> dict[str, dict[str, Span]]:
 class _Probe:
     """A model all of whose inner values can be seen."""
 
-    def __init__(self, model: Path, feeds: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, model: Path, feeds: Mapping[str, NDArray[Any] | Rows]) -> None:
         import onnx
 
         proto = onnx.load(str(model))
@@ -246,17 +248,9 @@ class _Probe:
 
 
 def _open(proto: Any, model: Path) -> Any:
-    ort = import_onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = os.cpu_count() or 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.enable_cpu_mem_arena = False
+    cores = os.cpu_count() or 1
     try:
-        return ort.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return open_onnx(proto.SerializeToString(), threads=cores, level="basic", arena=False)
     except Exception as error:
         text = " ".join(str(error).split())[:400]
         raise StageError(f"ONNX Runtime does not load {model.name}: {text}") from error

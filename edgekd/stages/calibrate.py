@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgekd.events import Emit, Event
 from edgekd.graph.canonical import save
+from edgekd.inputs import open_rows
 from edgekd.quant.fold import fold_input_scales
 from edgekd.quant.ranges import ESTIMATORS, measure_ranges, save_ranges
 
@@ -33,7 +32,7 @@ def calibrate(
     import onnx
 
     source = inputs["export"]
-    feeds = dict(np.load(source / "calibration.npz"))
+    feeds = open_rows(source / "calibration.npz")
     proto = onnx.load(str(source / "model.onnx"))
     folded = fold_input_scales(proto, feeds)
     save(proto, out / "model.onnx")

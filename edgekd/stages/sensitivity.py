@@ -10,6 +10,7 @@ import numpy as np
 
 from edgekd.calls import resolve
 from edgekd.events import Emit, Event
+from edgekd.inputs import open_rows
 from edgekd.quant.damage import damages
 from edgekd.quant.ranges import measure_ranges
 from edgekd.spec import Call
@@ -33,8 +34,7 @@ def sensitivity(
 
     source = inputs["export"]
     proto = onnx.load(str(source / "model.onnx"))
-    with np.load(source / "calibration.npz") as archive:
-        feeds = {name: archive[name] for name in archive.files}
+    feeds = open_rows(source / "calibration.npz")
     with np.load(source / "golden.npz") as archive:
         judging = {n: archive[n] for n in archive.files if not n.startswith("output:")}
     spans = measure_ranges(source / "model.onnx", feeds, (spec["estimator"],))[spec["estimator"]]

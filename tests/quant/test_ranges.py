@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgekd.errors import StageError, UsageError
+from edgekd.inputs import open_rows, save_arrays
 from edgekd.quant import ranges
 from edgekd.quant.fold import fold_input_scales
 from edgekd.quant.ranges import ESTIMATORS, Tally, load_ranges, measure_ranges, save_ranges
@@ -116,6 +117,16 @@ def test_the_stream_does_not_change_the_result(net, monkeypatch):
     whole = measure_ranges(path, {"input": samples})
     monkeypatch.setattr(ranges, "BATCH_BYTES", 1)
     assert measure_ranges(path, {"input": samples}) == whole
+
+
+def test_samples_in_a_file_are_those_in_memory(net, tmp_path):
+    path, model, _, samples = net
+    save_arrays(tmp_path / "s.npz", {"input": samples})
+    stored = open_rows(tmp_path / "s.npz")
+    assert measure_ranges(path, stored) == measure_ranges(path, {"input": samples})
+    twin = onnx.ModelProto.FromString(model.SerializeToString())
+    assert fold_input_scales(model, stored) == fold_input_scales(twin, {"input": samples})
+    assert model == twin
 
 
 def test_bad_requests(net):
