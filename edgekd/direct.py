@@ -167,7 +167,13 @@ def _named(emit: Emit) -> Emit:
 
 
 def _recipe(asked: Source) -> Recipe:
-    """Put a request in the form of a recipe without any training."""
+    """Put a request in the form of a recipe without any training.
+
+    Raises:
+        DataError: There are no samples where the request says.
+    """
+    if not asked.data.exists():
+        raise DataError(f"there is no such file or folder of samples: {asked.data}", at="--data")
     name, size = _port(asked)
     data = {
         "path": str(asked.data.absolute()),

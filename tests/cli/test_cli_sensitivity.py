@@ -49,6 +49,7 @@ def test_a_metric_of_ones_own_is_printed_as_a_loss(tmp_path, capsys, monkeypatch
         ("n.onnx", "nan.npy", "hold NaN or infinite values"),
         ("n.onnx", "empty", "there are no samples"),
         ("n.txt", "x.npy", "a network is one of"),
+        ("n.onnx", "absent", "at   --data"),
     ],
 )
 def test_what_is_refused(name, data, said, tmp_path, capsys, monkeypatch):
