@@ -341,25 +341,48 @@ def _swap_labels(patient: Patient) -> None:
     patient.weights(lambda n, v: _swap_rows(v) if CLASSES in v.shape and v.ndim < 3 else None)
 
 
+def _redirect(graph: Any, name: str, fresh: str) -> None:
+    """Let all that reads a value read another."""
+    for node in graph.node:
+        for i, one in enumerate(node.input):
+            if one == name:
+                node.input[i] = fresh
+
+
+def _before(patient: Patient, nodes: Callable[[Any, str], list[Any]]) -> None:
+    """Put nodes between the input and what reads it.
+
+    Args:
+        patient: Whose graph.
+        nodes: Makes them of the graph and the input's name; what the last one gives is read.
+    """
+
+    def change(proto: Any) -> None:
+        name = proto.graph.input[0].name
+        made = nodes(proto.graph, name)
+        _redirect(proto.graph, name, made[-1].output[0])
+        for place, node in enumerate(made):
+            proto.graph.node.insert(place, node)
+
+    patient.graph(change)
+
+
 def _raw_input(patient: Patient) -> None:
     """The graph expects pixels between 0 and 1 and normalises them itself, a second time."""
 
-    def change(proto: Any) -> None:
+    def nodes(graph: Any, name: str) -> list[Any]:
         import onnx
 
-        name = proto.graph.input[0].name
-        for node in proto.graph.node:
-            for i, one in enumerate(node.input):
-                if one == name:
-                    node.input[i] = "twice"
         for label, value in (("half", 0.5), ("two", 2.0)):
             array = np.array(value, np.float32)
-            proto.graph.initializer.append(onnx.numpy_helper.from_array(array, label))
+            graph.initializer.append(onnx.numpy_helper.from_array(array, label))
         made = onnx.helper.make_node
-        proto.graph.node.insert(0, made("Sub", [name, "half"], ["centred"]))
-        proto.graph.node.insert(1, made("Mul", ["centred", "two"], ["twice"]))
+        return [
+            made("Sub", [name, "half"], ["centred"]),
+            made("Mul", ["centred", "two"], ["twice"]),
+        ]
 
-    patient.graph(change)
+    _before(patient, nodes)
 
 
 def _rename(kind: str, wanted: str) -> Callable[[Patient], None]:
@@ -377,18 +400,12 @@ def _rename(kind: str, wanted: str) -> Callable[[Patient], None]:
 def _layout(patient: Patient) -> None:
     """The graph takes width before height."""
 
-    def change(proto: Any) -> None:
+    def nodes(graph: Any, name: str) -> list[Any]:
         import onnx
 
-        name = proto.graph.input[0].name
-        for node in proto.graph.node:
-            for i, one in enumerate(node.input):
-                if one == name:
-                    node.input[i] = "turned"
-        made = onnx.helper.make_node("Transpose", [name], ["turned"], perm=[0, 1, 3, 2])
-        proto.graph.node.insert(0, made)
+        return [onnx.helper.make_node("Transpose", [name], ["turned"], perm=[0, 1, 3, 2])]
 
-    patient.graph(change)
+    _before(patient, nodes)
 
 
 def _opset(patient: Patient) -> None:
@@ -426,11 +443,7 @@ def _more_outputs(patient: Patient) -> None:
 
 def _other_input(patient: Patient) -> None:
     def change(proto: Any) -> None:
-        name = proto.graph.input[0].name
-        for node in proto.graph.node:
-            for i, one in enumerate(node.input):
-                if one == name:
-                    node.input[i] = "image"
+        _redirect(proto.graph, proto.graph.input[0].name, "image")
         proto.graph.input[0].name = "image"
 
     patient.graph(change)
