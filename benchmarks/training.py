@@ -12,8 +12,8 @@ the teacher's forward pass costs as a share of a student's step without teacher.
 *reading*: share of a step that goes into reading cached outputs (memory-mapped, half precision).
 
 *loop*: the trainer over a loop written by hand here that does the same work: the same batches,
-cached outputs, loss, clipping, AdamW, learning rates. The trainer also writes its checkpoint, once
-a short training (120 steps of *digit pairs*, 24 of *mobilevit-xxs*).
+cached outputs, loss, clipping, AdamW, learning rates. The trainer also writes its checkpoints, one
+a second at most; *digit pairs* runs for four epochs of 120 steps so that there is one.
 
 ``recipes`` are the bundled ones' own networks and batch sizes on made-up inputs of their shape.
 """
@@ -107,7 +107,8 @@ class Case:
         student: Builds it.
         classes: Width of the logits.
         batch: Samples a step.
-        steps: Of one short training.
+        steps: Of one epoch.
+        epochs: Of one short training.
         pairs: Of the slow trainings, whose teacher is run on every batch; 0 for as many as asked.
     """
 
@@ -118,8 +119,14 @@ class Case:
     classes: int
     batch: int
     steps: int
+    epochs: int = 1
     pairs: int = 0
     data: Samples = field(init=False)
+
+    @property
+    def whole(self) -> int:
+        """Steps of one short training."""
+        return self.steps * self.epochs
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -134,7 +141,7 @@ def convolutions() -> Case:
     return Case(
         "digit pairs", Input(shape),
         lambda: Net(shape, ((32, 1), (40, 2), (48, 2)), 64, 100),
-        lambda: Net(shape, ((6, 1), (8, 2)), 32, 100), 100, 128, 120,
+        lambda: Net(shape, ((6, 1), (8, 2)), 32, 100), 100, 128, 120, 4,
     )  # fmt: skip
 
 
@@ -145,13 +152,13 @@ def images() -> Case:
 
     return Case(
         "mobilevit-xxs", Input((3, 64, 64)), lambda: resnet12(maps=32, classes=40),
-        lambda: mobilevit(variant="xxs", size=64, classes=40), 40, 64, 24, 3,
+        lambda: mobilevit(variant="xxs", size=64, classes=40), 40, 64, 12, 2, 3,
     )  # fmt: skip
 
 
 def _lesson(case: Case, teacher: Any) -> Lesson:
     labels = torch.from_numpy(case.data.labels)
-    train = Train(1, batch=case.batch)
+    train = Train(case.epochs, batch=case.batch)
     return Lesson(
         case.data, labels, case.input, train, None, teacher, 0, torch.device("cpu")
     )  # fmt: skip
@@ -178,31 +185,32 @@ def by_hand(case: Case, teacher: Any, work: Path) -> float:
     del work
     torch.manual_seed(0)
     net = case.student().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    train, ready = Train(1, batch=case.batch), Prepare(case.input)
+    train, ready = Train(case.epochs, batch=case.batch), Prepare(case.input)
     labels = torch.from_numpy(case.data.labels)
     began = time.perf_counter()
     decay = [p for p in net.parameters() if p.ndim > 1]
     rest = [p for p in net.parameters() if p.ndim <= 1]
     groups = [{"params": decay, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=train.lr)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     net.train()
-    for number, rows in enumerate(torch.split(order, case.batch)):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(train, (number + 1) / case.steps)
-        x = ready(as_tensor(case.data.take(rows.numpy())))
-        said = teacher.take(0, rows)["logits"]
-        logits = net(x)
-        soft = F.kl_div(
-            F.log_softmax(logits / 4, 1), F.log_softmax(said / 4, 1),
-            reduction="batchmean", log_target=True,
-        )  # fmt: skip
-        loss = 0.1 * F.cross_entropy(logits, labels[rows]) + 0.9 * 16 * soft
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        float(loss.detach())
+    for epoch in range(case.epochs):
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(epoch))
+        for number, rows in enumerate(torch.split(order, case.batch)):
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(train, (epoch * case.steps + number + 1) / case.whole)
+            x = ready(as_tensor(case.data.take(rows.numpy())))
+            said = teacher.take(0, rows)["logits"]
+            logits = net(x)
+            soft = F.kl_div(
+                F.log_softmax(logits / 4, 1), F.log_softmax(said / 4, 1),
+                reduction="batchmean", log_target=True,
+            )  # fmt: skip
+            loss = 0.1 * F.cross_entropy(logits, labels[rows]) + 0.9 * 16 * soft
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimiser.step()
+            float(loss.detach())
     return time.perf_counter() - began
 
 
@@ -226,16 +234,16 @@ def measured(case: Case, pairs: int) -> dict[str, Any]:
         cached.seconds = 0.0
         whole = [trainer(case, cached, work) for _ in range(few)]
         reading = cached.seconds / sum(whole)
-        step = statistics.median(trainer(case, None, work) for _ in range(few)) / case.steps
+        step = statistics.median(trainer(case, None, work) for _ in range(few)) / case.whole
         loop = _pairs(
             2 * pairs, lambda: trainer(case, cached, work), lambda: by_hand(case, cached, work)
         )
     return {
         "case": case.name,
         "batch": case.batch,
-        "steps": case.steps,
+        "steps": case.whole,
         "step_ms": round(1e3 * step, 3),
-        "teacher_over_step": round(live.seconds / (few * case.steps) / step, 3),
+        "teacher_over_step": round(live.seconds / (few * case.whole) / step, 3),
         "cached_over_live": speed,
         "reading_share": round(reading, 5),
         "trainer_over_loop": loop,

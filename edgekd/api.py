@@ -14,7 +14,14 @@ from edgekd import steps
 from edgekd.device.fingerprint import here
 from edgekd.device.reach import reach
 from edgekd.discover import load_recipe, load_target
-from edgekd.errors import SetupError, StageError, UnbuiltError, UsageError, did_you_mean
+from edgekd.errors import (
+    SetupError,
+    StageError,
+    TrainingError,
+    UnbuiltError,
+    UsageError,
+    did_you_mean,
+)
 from edgekd.events import Emit, Event, silent
 from edgekd.inputs import save_arrays
 from edgekd.spec import Recipe, finite, plain
@@ -103,12 +110,15 @@ def compress(
 
 
 def _learn(walk: Walk) -> None:
-    """Walk the steps up to the student; of objectives that are tried, one that fails is out."""
+    """Walk the steps up to the student; of objectives that are tried, one that cannot learn is out.
+
+    Everything else that goes wrong in a trial ends the run: it would go wrong again.
+    """
     failed: dict[str, Mapping[str, Any]] = {}
     for step in steps.learned(walk.recipe, lambda n: failed.get(n) or walk.done[n].facts):
         try:
             walk.step(step)
-        except StageError as error:
+        except TrainingError as error:
             if not step.name.startswith(steps.TRIAL):
                 raise
             failed[step.name] = {"failed": error.what}

@@ -10,6 +10,7 @@
     │   └── UnbuiltError          everything but the device's part was done, and is kept
     ├── VerifyError      exit 5   an artefact is not what it claims to be
     └── StageError       exit 1   a stage failed (the cause is chained)
+        ├── TrainingError         a training's loss is not finite, or its memory ran out
         └── RuntimeCrash          the process that ran an artefact died
 
 An error says what went wrong, where (``at``: file and key) and what to do next (``hint``).
@@ -101,6 +102,10 @@ class VerifyError(EdgekdError):
 
 class StageError(EdgekdError):
     """A stage failed; the foreign exception is chained as ``__cause__``."""
+
+
+class TrainingError(StageError):
+    """A training came to no end: its loss is not finite, or its memory ran out."""
 
 
 class RuntimeCrash(StageError):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgekd import api, halving, steps
 from edgekd.discover import load_recipe
 from edgekd.distill import presets
-from edgekd.errors import RecipeError, StageError
+from edgekd.errors import RecipeError, StageError, TrainingError
 from edgekd.events import silent
 from edgekd.run import Walk
 from edgekd.spec import Call, Objective, Term, plain, rebuild
@@ -236,5 +236,42 @@ def test_a_failing_trial_does_not_end_the_run(project):
     assert rows["bad"]["failed"] == "the loss is not finite"
     assert any(e.text == "the loss is not finite; it is out" for e in told)
     alone = replace(walk.recipe, objective=bad)
-    with pytest.raises(StageError, match="not finite"):
+    with pytest.raises(TrainingError, match="not finite"):
         api._learn(Walk(alone, Store(project / "store"), silent))
+
+
+WRONG = """
+from edgekd.errors import StageError
+
+def hungry(student, teacher):
+    return student.new_empty(2**58).sum()
+
+def torn(student, teacher):
+    raise StageError("a file of the store is torn")
+
+def mistaken(student, teacher):
+    return student.no_such_thing
+"""
+
+
+def trial_of(project, name):
+    (project / "wrong.py").write_text(WRONG)
+    asked = presets.auto(Objective(name, (Term("logits", f"wrong.py:{name}"),)))
+    asked = replace(asked, among=(*asked.among, presets.objective("kd")))
+    return walked(project, objective=asked, file=str(project / "recipe.py"))
+
+
+def test_a_trial_without_enough_memory_is_out(project):
+    walk, _ = trial_of(project, "hungry")
+    rows = {row["objective"]: row for row in walk.done["distill"].facts["auto"]["tried"]}
+    assert rows["hungry"]["failed"].startswith("out of memory with batches of 16")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [("torn", StageError, "is torn"), ("mistaken", StageError, "no_such_thing")],
+)
+def test_anything_else_that_goes_wrong_in_a_trial_ends_the_run(project, name, kind, said):
+    with pytest.raises(kind, match=said) as caught:
+        trial_of(project, name)
+    assert not isinstance(caught.value, TrainingError)

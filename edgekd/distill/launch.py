@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.calls import resolve
-from edgekd.errors import StageError
+from edgekd.errors import StageError, TrainingError
 from edgekd.events import Emit, Event
 from edgekd.spec import Call, plain
 
 FACTS = "facts_of_first.json"
+FAILED = "failed.json"
 JOB = "job.json"
 MARK = "edgekd-event "
 _LINES = 30
@@ -45,7 +46,8 @@ def launch(
         Facts of the first one.
 
     Raises:
-        StageError: A process failed; the end of their output is in the message.
+        TrainingError: The training in one of them came to no end.
+        StageError: A process failed otherwise; the end of their output is in the message.
     """
     job = {
         "stage": stage,
@@ -61,7 +63,13 @@ def launch(
     ]  # fmt: skip
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     env.setdefault("OMP_NUM_THREADS", str(threads))
-    _follow(command, env, emit)
+    (out / FAILED).unlink(missing_ok=True)
+    try:
+        _follow(command, env, emit)
+    except StageError as error:
+        if not (out / FAILED).exists():
+            raise
+        raise TrainingError(**json.loads((out / FAILED).read_text())) from error
     facts: dict[str, Any] = json.loads((out / FACTS).read_text())
     for name in (FACTS, JOB):
         (out / name).unlink()
@@ -100,7 +108,11 @@ def _work(job: Path) -> None:
 
     inputs = {name: Path(path) for name, path in value["inputs"].items()}
     out = Path(value["out"])
-    facts = resolve(Call(value["stage"]), Path())(value["spec"], inputs, out, tell)
+    try:
+        facts = resolve(Call(value["stage"]), Path())(value["spec"], inputs, out, tell)
+    except TrainingError as error:
+        (out / FAILED).write_text(json.dumps({"what": error.what, "hint": error.hint}))
+        raise
     if first:
         (out / FACTS).write_text(json.dumps(facts))
 

@@ -85,7 +85,7 @@ def objective_loss(
         **{f"self:{name}": value for name, value in taps.items()},
         **{f"peer:{name}": value for name, value in (peer or {}).items()},
     }
-    total = torch.zeros((), device=batch.x.device)
+    total: Tensor | None = None
     for place, term in enumerate(student.objective.terms):
         weight = term.weight * factor(term.ramp, at)
         if weight == 0:
@@ -104,18 +104,21 @@ def objective_loss(
             )
         if term.gate == "gap":
             value = value * _gap(term, taps, others, batch.y)
-        total = total + weight * value
-    return total
+        value = value if weight == 1 else weight * value
+        total = value if total is None else total + value
+    return torch.zeros((), device=batch.x.device) if total is None else total
 
 
 def _gap(
     term: Term, taps: Mapping[str, Tensor], others: Mapping[str, Tensor], labels: Tensor
 ) -> Tensor:
     """How far the teacher is ahead on this batch."""
-    if "logits" not in others:
+    who, _ = term.told_by
+    theirs = f"{who}:logits" if who else "logits"
+    if theirs not in others:
         raise RecipeError(
             f"term {term.divergence!r} is gated by the gap to the teacher, which offers no logits",
             at="recipe: objective",
             hint="gate='none'",
         )
-    return gap(taps["logits"].float(), others["logits"].float(), labels)
+    return gap(taps["logits"].float(), others[theirs].float(), labels)

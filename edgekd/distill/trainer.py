@@ -7,6 +7,7 @@ generator state: an epoch that is run again does exactly the same.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -24,12 +25,16 @@ from edgekd.distill.rollouts import Rollouts, open_rollouts, part_of
 from edgekd.distill.schedule import Average, Watch, learning_rate, make_optimiser
 from edgekd.distill.student import Student
 from edgekd.distill.views import in_process
-from edgekd.errors import StageError
+from edgekd.errors import TrainingError
 from edgekd.events import Emit, Progress
 
 CHECKPOINT = "checkpoint.pt"
+SAVE_EVERY_S = 1.0
+"""Least time between two checkpoints: writing one costs some ten milliseconds."""
 BF16 = ("avx512_bf16", "amx_bf16", "bf16")
 """Instructions of a CPU that computes in bf16."""
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""What torch says where the processor's memory is out; it has no error of its own for it."""
 RANK_SEED = 15_485_863
 """Distance of the seeds of two processes."""
 
@@ -63,8 +68,9 @@ def fit(student: Student, lesson: Lesson, work: Path, step: str, emit: Emit) -> 
     Args:
         student: The network in training.
         lesson: Data, budget and objective.
-        work: Folder of the checkpoint and the rollouts; the first is written after every epoch,
-            the second after every round, and both are removed at the end.
+        work: Folder of the checkpoint and the rollouts; the first is written after an epoch where
+            `SAVE_EVERY_S` have passed since the last one, and before every round, the second
+            after every round; both are removed at the end.
         step: Name of the step in events.
         emit: Progress.
 
@@ -73,11 +79,11 @@ def fit(student: Student, lesson: Lesson, work: Path, step: str, emit: Emit) -> 
         apply ``rollouts`` (samples of each), ``best_epoch`` and ``best`` (on validation).
 
     Raises:
-        StageError: The loss is not finite, or memory ran out.
+        TrainingError: The loss is not finite, or memory ran out.
     """
     torch.use_deterministic_algorithms(True)
     course = _begin(student, lesson, work)
-    done, train = course.done, lesson.train
+    done, train, saved = course.done, lesson.train, time.monotonic()
     forward = _shared(course)
     rollouts = open_rollouts(work)
     progress = Progress(emit, step, train.epochs, "epochs", start=done["epoch"])
@@ -90,8 +96,10 @@ def fit(student: Student, lesson: Lesson, work: Path, step: str, emit: Emit) -> 
         done["history"].append(loss)
         done["cpu_s"] += time.process_time() - cpu
         done["seconds"] += time.monotonic() - wall
-        if lesson.crew.first:
+        last = stop or epoch + 1 == train.epochs
+        if lesson.crew.first and not last and time.monotonic() - saved >= SAVE_EVERY_S:
             _save(work / CHECKPOINT, course)
+            saved = time.monotonic()
         progress.advance(1, f"loss {loss:.4f}", loss=loss)
         if stop:
             break
@@ -136,6 +144,7 @@ def _practise(course: Course, rollouts: Rollouts, epoch: int, work: Path) -> Non
     course.student.eval()
     torch.manual_seed(lesson.seed * 1_000_003 + epoch)
     model = in_process(course.student.backbone, lesson.input, lesson.device)
+    _save(work / CHECKPOINT, course)  # an epoch before this round must never see what it met
     rollouts.add(lesson.practice, model, lesson.labels)
     rollouts.save(work)
 
@@ -159,7 +168,8 @@ class Forward(nn.Module):
     def forward(self, batch: Batch, at: float) -> Tensor:
         """Return the loss of the student, and of the one beside it where there is one."""
         student, device = self.student, self._lesson.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self._half):
+        half = torch.autocast(device, torch.bfloat16) if self._half else contextlib.nullcontext()
+        with half:
             taps = student(batch.x)
             peer = None if student.peer is None else student.peer(batch.x)
         loss = self._of(student, taps, batch, at, peer)
@@ -208,34 +218,46 @@ def _step(course: Course, forward: nn.Module, batch: Batch, at: float) -> float:
     train, student = course.lesson.train, course.student
     try:
         loss = _gradients(course, forward, batch, at)
-    except torch.OutOfMemoryError as error:
-        raise StageError(
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        raise TrainingError(
             f"out of memory with batches of {train.batch} in {train.accumulate} parts",
             hint="Train.accumulate=2 (or more) cuts the batch; or a smaller Train.batch",
         ) from error
-    if not torch.isfinite(loss):
-        raise StageError("the loss is not finite", hint="lower the learning rate: --set lr=…")
+    value = float(loss)
+    if not math.isfinite(value):
+        raise TrainingError("the loss is not finite", hint="lower the learning rate: --set lr=…")
     if train.clip:
         nn.utils.clip_grad_norm_(student.parameters(), train.clip)
     course.optimiser.step()
     if course.average is not None:
         course.average.update(student.backbone)
-    return float(loss.detach())
+    return value
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether an accelerator's or the processor's memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or NO_MEMORY in str(error)
 
 
 def _gradients(course: Course, forward: nn.Module, batch: Batch, at: float) -> Tensor:
     """Gradients of the mean over the micro-batches."""
     course.optimiser.zero_grad(set_to_none=True)
-    parts = batch.cut(course.lesson.train.accumulate)
+    count = course.lesson.train.accumulate
+    if count == 1:
+        loss = forward(batch, at)
+        loss.backward()
+        value: Tensor = loss.detach()
+        return value
+    parts = batch.cut(count)
     losses = []
     for place, part in enumerate(parts):
         with _silent(forward, place + 1 < len(parts)):
-            share = len(part.y) / len(batch.y)
-            value = forward(part, at)
-            loss = value if len(parts) == 1 else value * share
+            loss = forward(part, at) * (len(part.y) / len(batch.y))
             loss.backward()
         losses.append(loss.detach())
-    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+    return torch.stack(losses).sum()
 
 
 @contextlib.contextmanager

@@ -137,6 +137,7 @@ def test_a_watch_counts_what_did_not_help():
 
 @pytest.mark.parametrize("extra", [{}, {"ema": 0.8}])
 def test_the_best_epoch_ships_and_an_interrupted_run_ends_the_same(tmp_path, monkeypatch, extra):
+    monkeypatch.setattr(trainer, "SAVE_EVERY_S", 0)
     train = Train(8, batch=16, lr=3e-2, stop=3, schedule="plateau", patience=1, **extra)
     scores = [0.1, 0.5, 0.9, 0.2, 0.3, 0.1, 2.0, 3.0]
     seen = []

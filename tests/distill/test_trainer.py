@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 from edgekd.distill import trainer
-from edgekd.distill.lesson import Lesson
+from edgekd.distill.lesson import Lesson, batches
+from edgekd.distill.rollouts import Rollouts
+from edgekd.distill.schedule import learning_rate
 from edgekd.distill.student import Student
 from edgekd.distill.teacher import TeacherOutputs
 from edgekd.distill.trainer import fit
@@ -68,7 +70,55 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.values(), b.values(), strict=True))
 
 
+def by_hand(net, told):
+    """The plain loop: what `fit` does, without any of its parts but the batches."""
+    train = told.train
+    net.to(memory_format=torch.channels_last)
+    decay = [p for p in net.parameters() if p.ndim > 1]
+    rest = [p for p in net.parameters() if p.ndim <= 1]
+    groups = [{"params": decay, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=train.lr)
+    history = []
+    for epoch in range(train.epochs):
+        torch.manual_seed(3 * 1_000_003 + epoch)
+        net.train()
+        losses = []
+        for number, batch in enumerate(batches(told, epoch, Rollouts())):
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(train, (3 * epoch + number + 1) / (3 * train.epochs))
+            features = net.backbone(batch.x)
+            loss = nn.functional.cross_entropy(net.head(features), batch.y)
+            goal = batch.teacher["features"]
+            loss = loss + nn.functional.mse_loss(net.projectors["1"](features), goal)
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimiser.step()
+            losses.append(float(loss.detach()))
+        history.append(sum(losses) / 3)
+    return history
+
+
+def test_it_is_the_plain_loop_bit_for_bit(tmp_path):
+    one, two = student(), student()
+    facts = fit(one, lesson(6), tmp_path, "s", silent)
+    assert facts["history"] == by_hand(two, lesson(6))
+    assert same(one.state_dict(), two.state_dict())
+
+
+def test_checkpoints_are_seldom_and_the_last_epoch_needs_none(tmp_path, monkeypatch):
+    saved, real = [], trainer._save
+    monkeypatch.setattr(trainer, "_save", lambda path, course: saved.append(course.done["epoch"]))
+    fit(student(), lesson(4), tmp_path, "s", silent)
+    assert saved == []  # an epoch takes milliseconds
+    monkeypatch.setattr(trainer, "SAVE_EVERY_S", 0)
+    fit(student(), lesson(4), tmp_path, "s", silent)
+    assert saved == [1, 2, 3]
+    assert real is not trainer._save
+
+
 def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "SAVE_EVERY_S", 0)
     whole, broken = student(), student()
     fit(whole, lesson(), tmp_path / "a", "s", silent)
     real, calls = trainer._epoch, []
