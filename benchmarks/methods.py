@@ -41,6 +41,7 @@ from torch import Tensor, nn
 from edgekd.distill.clone import clone, fold
 from edgekd.distill.lesson import Lesson
 from edgekd.distill.presets import PRESETS
+from edgekd.distill.reuse import reuse
 from edgekd.distill.rollouts import Practice
 from edgekd.distill.student import Student
 from edgekd.distill.taps import Hooks
@@ -222,9 +223,14 @@ class Net(nn.Module):
         self.features = hidden or width
         self.head = nn.Linear(self.features, classes)
 
+    def maps(self, x: Tensor) -> Tensor:
+        """(batch, channels, height, width)."""
+        seen: Tensor = self.body(x)
+        return seen
+
     def embed(self, x: Tensor) -> Tensor:
         """(batch, features)."""
-        seen: Tensor = self.body(x)
+        seen = self.maps(x)
         if self.mix is None:
             return seen.mean((2, 3))
         return torch.relu(self.mix(seen.flatten(1)))
@@ -377,21 +383,23 @@ class Task:
 ALONE = {"logits", "features", "map"}
 CNN = tuple(p.name for p in PRESETS.values() if set(p.needs) <= ALONE and p.name != "none")
 CLONES = ("kd", "lrc", "lrc, labels alone")
+REUSES = ("simkd, features", "simkd, features, labels alone")
+"""The classifier of the teacher of *pairs* reads a hidden layer, not the mean of its map."""
 ACTING = Call("benchmarks.methods:acted")
 TASKS = {
     "pairs": Task(
         "digit pairs, 100 classes", pairs,
         lambda: Net((1, 8, 16), ((24, 1), (32, 2), (48, 2)), 64, 100),
         lambda: Net((1, 8, 16), ((6, 1), (8, 2)), 32, 100),
-        accuracy, "accuracy, %", Train(40, batch=128, lr=5e-3), Train(20, lr=3e-3), CNN,
-        Input((1, 8, 16)),
+        accuracy, "accuracy, %", Train(40, batch=128, lr=5e-3), Train(20, lr=3e-3),
+        (*CNN, *REUSES), Input((1, 8, 16)),
     ),
     "series": Task(
         "noisy series, capacity gap", series,
         lambda: Net((1, 1, 40), ((48, 2), (48, 2), (48, 2))),
         lambda: Net((1, 1, 40), ((10, 2), (10, 2))),
-        accuracy, "accuracy, %", Train(25, batch=128, lr=1e-2), Train(20, lr=5e-3), CNN,
-        Input((1, 1, 40)),
+        accuracy, "accuracy, %", Train(25, batch=128, lr=1e-2), Train(20, lr=5e-3),
+        (*CNN, "simkd", "simkd, labels alone"), Input((1, 1, 40)),
     ),
     "rows": Task(
         "digits, the teacher sees 8 rows, the student 2", rows,
@@ -440,7 +448,7 @@ class Taught:
         judge: Raw samples → taps, for rollouts.
         score: On the test split.
         params: Of the network.
-        network: Itself, for students that are cloned from it.
+        network: Itself, for students that are cloned from it, or end in its classifier.
     """
 
     outputs: TeacherOutputs | None = None
@@ -501,7 +509,7 @@ def _taught(task: Task, seed: int) -> Taught:
     # CLIP's embeddings are compared by their angles, which a shift would change.
     if scaling is not None and task.output == "logits":
         taps = scaling(taps)
-    outputs = TeacherOutputs(({name: value.numpy() for name, value in taps.items()},))
+    outputs = TeacherOutputs(({name: value.numpy() for name, value in taps.items()},), scaling)
     score = task.score(in_process(network, contract), test)
     return Taught(outputs, judge, score, _count(network), cpu, network)
 
@@ -515,10 +523,34 @@ def _control(task: Task) -> Objective:
 
 
 def _objective(task: Task, method: str) -> Objective:
-    name, _, how = method.partition(", ")
+    name, *how = method.split(", ")
     row = PRESETS[name]
-    terms = row.terms if how != "labels alone" else PRESETS["none"].terms
+    terms = row.terms if "labels alone" not in how else PRESETS["none"].terms
+    if "features" in how:
+        terms = tuple(
+            dataclasses.replace(t, tap="features") if t.tap == "map" else t for t in terms
+        )
     return Objective(name, terms, row.init)
+
+
+def _ended(task: Task, method: str, network: nn.Module, taught: Taught) -> nn.Module:
+    """The student behind a projector and the teacher's classifier.
+
+    With labels alone it is the same network, its classifier fresh and trained: what more
+    parameters are worth.
+    """
+    if taught.network is None or taught.outputs is None:
+        return network
+    asked = _objective(task, method.removesuffix(", labels alone"))
+    ours, theirs = (
+        Prepare(contract)(as_tensor(task.data()[0].x[:8]))
+        for contract in (task.input, task.full or task.input)
+    )
+    whole, _ = reuse(network, taught.network, asked, taught.outputs.scaling, ours, theirs)
+    if method.endswith("labels alone"):
+        whole.head.requires_grad_(True)
+        whole.head.reset_parameters()
+    return whole
 
 
 def one(task_name: str, method: str, seed: int, taught: Taught) -> dict[str, Any]:
@@ -543,6 +575,8 @@ def one(task_name: str, method: str, seed: int, taught: Taught) -> dict[str, Any
     network = task.student()
     if objective.init == "lowrank_clone" and taught.network is not None:
         clone(network, taught.network)
+    if objective.init == "teacher_head":
+        network = _ended(task, method, network, taught)
     shapes = {} if taught.outputs is None else taught.outputs.shapes
     student = _student(task, lesson, network, objective, shapes)
     if any(term.source.startswith("peer:") for term in objective.terms):

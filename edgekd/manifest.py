@@ -15,8 +15,8 @@ from edgekd.artefact import open_artefact
 from edgekd.bundle.agreement import widest
 from edgekd.frontier import explored
 from edgekd.halving import told
-from edgekd.spec import Metric, Recipe, digest, plain
-from edgekd.steps import AWARE, REFERENCES, TRIAL, base_of, installed
+from edgekd.spec import Metric, Network, Recipe, digest, plain
+from edgekd.steps import AWARE, REFERENCES, TRIAL, base_of, installed, teachers
 from edgekd.store import Entry
 from edgekd.target import Target
 from edgekd.tasks.base import paired
@@ -133,7 +133,13 @@ def assemble(evidence: Evidence) -> dict[str, Any]:
         **({"auto": auto} if (auto := _auto(evidence)) else {}),
         "training": {
             name: {k: evidence.facts(name)[k] for k in ("history", "epochs", "steps", "cpu_s")}
-            for name in ("teacher", "control", "distill", AWARE, *_baselines(evidence))
+            for name in (
+                *teachers(evidence.recipe),
+                "control",
+                "distill",
+                AWARE,
+                *_baselines(evidence),
+            )
             if name in evidence.done and "history" in evidence.facts(name)
         },
         "measured": {
@@ -197,8 +203,10 @@ def network_rows(evidence: Evidence) -> list[dict[str, Any]]:
         name = f"baseline:{network.label}"
         rows.append(_row(evidence, name, f"{network.label}, from scratch", "baseline"))
     student = evidence.recipe.student.label or "student"
-    teacher = evidence.recipe.teacher.label or "teacher"
-    rows.append(_row(evidence, "teacher", f"{teacher} (teacher)", "teacher"))
+    for step, network in teachers(evidence.recipe).items():
+        who = step.partition(":")[2] or "teacher"
+        role = "teacher" if step == "teacher" else f"teacher {who}"
+        rows.append(_row(evidence, step, f"{network.label or who} ({role})", "teacher"))
     rows.append(_row(evidence, "control", f"{student}, from scratch (control)", "control"))
     how = "not distilled: the control" if evidence.undistilled else "distilled"
     rows.append(_row(evidence, "distill", f"{student}, {how} (torch)", "student"))
@@ -483,16 +491,19 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         told = row["id"].startswith("reference:")
         if row["kind"] in ("trivial", "baseline", "control") and better and not told:
             found.append(f"{row['label']} beats the distilled student on {primary}.")
-    ran = evidence.facts("teacher")["val"]["metrics"][primary]["value"]
     control = evidence.facts("control")["val"]["metrics"][primary]["value"]
-    if sign * (ran - control) <= 0 and not evidence.undistilled:
-        found.append("The teacher is not better than the control on validation data.")
+    for step in teachers(evidence.recipe):
+        ran = evidence.facts(step)["val"]["metrics"][primary]["value"]
+        if sign * (ran - control) <= 0 and not evidence.undistilled:
+            who = " ".join(step.split(":"))
+            found.append(f"The {who} is not better than the control on validation data.")
     found += _reference_claims(rows, primary, sign)
     ratios, response = against_teacher(evidence), _response(evidence)
     found += [_teacher_claim(ratios)] if ratios and ratios["latency"] else []
     found += [_response_claim(response)] if response else []
     found += _reduced_claims(evidence, by_id)
     found += _aware_claim(evidence)
+    found += _reused_claim(evidence)
     if evidence.recipe.distill_data == "external":
         found.append(LEAK)
     note = _inputs(evidence)["data"]["note"]
@@ -538,6 +549,19 @@ def _aware_claim(evidence: Evidence) -> list[str]:
         f" {made['aware']['bits']} bits ({made['cpu_s']:.0f} CPU-s), for the candidate"
         f" that ends in {AWARE}; {primary} on validation data: student {student:.4g},"
         f" {', '.join(scores)}."
+    ]
+
+
+def _reused_claim(evidence: Evidence) -> list[str]:
+    """What of the student the control lacks, where it ends in the teacher's classifier."""
+    made = evidence.facts("distill")
+    if "reused" not in made:
+        return []
+    parts = made["reused"]
+    return [
+        f"The student ends in the teacher's classifier: {parts['projector']:,} parameters of the"
+        f" projector and {parts['classifier']:,} of the classifier ship among its"
+        f" {made['params']:,}; the control has {evidence.facts('control')['params']:,}."
     ]
 
 
@@ -713,9 +737,8 @@ def _reduced_claims(evidence: Evidence, rows: Mapping[str, Mapping[str, Any]]) -
 
 
 def _inputs(evidence: Evidence) -> dict[str, Any]:
-    made = evidence.facts("teacher")
-    network = evidence.recipe.teacher
     data = evidence.done["control"].made_of
+    first, *more = (_made_by(evidence, *one) for one in teachers(evidence.recipe).items())
     return {
         "data": {
             "loader": evidence.recipe.data.to,
@@ -724,12 +747,18 @@ def _inputs(evidence: Evidence) -> dict[str, Any]:
             "distill_data": evidence.recipe.distill_data,
             **evidence.facts("export")["data"],
         },
-        "teacher": {
-            "label": network.label,
-            "sha256": made.get("sha256"),
-            "license": network.license,
-            "made_by": network.made_by or "trained by this recipe",
-        },
+        "teacher": first,
+        **({"teachers": more} if more else {}),
+    }
+
+
+def _made_by(evidence: Evidence, step: str, network: Network) -> dict[str, Any]:
+    """Where a teacher comes from."""
+    return {
+        "label": network.label,
+        "sha256": evidence.facts(step).get("sha256"),
+        "license": network.license,
+        "made_by": network.made_by or "trained by this recipe",
     }
 
 

@@ -660,6 +660,7 @@ def _provenance(manifest: Manifest) -> list[tuple[str, Facts]]:
         ("Recipe", [*((k, recipe[k]) for k in ("name", "digest")), *_leaves(recipe["settings"])]),
         ("Data", _leaves(inputs["data"])),
         ("Teacher", _leaves(teacher)),
+        *(("Teacher", _leaves(further)) for further in inputs.get("teachers") or ()),
         ("Artefact", _leaves({k: artefact[k] for k in shipped})),
         ("Input and output", _tensors(manifest["io"])),
         ("Target", _leaves(manifest["target"])),

@@ -11,7 +11,7 @@ from typing import Any
 from edgekd.calls import resolve
 from edgekd.events import Emit, Event
 from edgekd.spec import Call, Recipe
-from edgekd.steps import Keys, Step, base_of
+from edgekd.steps import Keys, Step, base_of, teachers
 from edgekd.store import Entry, Store
 
 
@@ -93,9 +93,9 @@ class Walk:
             "threads": os.cpu_count() or 1,
         }
         spec = dict(step.spec) | place
-        if step.name == "teacher" and self.recipe.teacher.weights is not None:
-            network = dict(spec["network"]) | {"weights": self.recipe.teacher.weights}
-            spec["network"] = network
+        theirs = teachers(self.recipe).get(step.name)
+        if theirs is not None and theirs.weights is not None:
+            spec["network"] = dict(spec["network"]) | {"weights": theirs.weights}
 
         def work(out: Path) -> Mapping[str, Any]:
             function = resolve(Call(step.stage), base_of(self.recipe))

@@ -212,7 +212,8 @@ class Term:
         weight: Factor.
         args: Further arguments of transform and divergence (``temperature``; of ``ce`` the
             ``weights`` of the classes; of ``smooth_l1`` its ``beta``).
-        teacher: The teacher's tap where it is another one than ``tap``. ``self:TAP`` is the
+        teacher: The teacher's tap where it is another one than ``tap``. ``NAME:TAP`` is that of
+            one of the further teachers (`Recipe.teachers`). ``self:TAP`` is the
             student's own tap (fused head → modality heads), ``peer:TAP`` that of a second
             student trained beside it (deep mutual learning); both need no teacher.
         ramp: Factor over the training as (share of the steps, factor) points with lines between:
@@ -241,6 +242,12 @@ class Term:
         """Whether the other side is a teacher: not the labels, not the student, not its peer."""
         return bool(self.source) and not self.source.startswith(("self:", "peer:"))
 
+    @property
+    def told_by(self) -> tuple[str, str]:
+        """Whose tap the other side is, and which: ``""`` is the recipe's first teacher."""
+        who, colon, tap = self.source.partition(":")
+        return (who, tap) if colon and who != "feat" else ("", self.source)
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -251,8 +258,10 @@ class Objective:
         terms: What is summed.
         init: Where the student's weights begin: ``random``, or ``lowrank_clone``: they are the
             frozen teacher's, layer by layer of the same name, between trained projections that are
-            multiplied out before export (see `edgekd.distill.clone`). The control begins at
-            random.
+            multiplied out before export (see `edgekd.distill.clone`); ``teacher_head``: a
+            projector and the teacher's frozen classifier take the place of the student's own and
+            ship with it (see `edgekd.distill.reuse`). The control begins at random, and ends in
+            its own classifier.
         among: Objectives that short trainings choose from on validation data, by successive
             halving (see `edgekd.halving`); ``terms`` are then the recipe's own. Where one without
             teacher wins, the control ships.
@@ -260,7 +269,7 @@ class Objective:
 
     name: str
     terms: tuple[Term, ...]
-    init: Literal["random", "lowrank_clone"] = "random"
+    init: Literal["random", "lowrank_clone", "teacher_head"] = "random"
     among: tuple[Objective, ...] = ()
 
     @property
@@ -313,6 +322,8 @@ class Recipe:
         output: What the shipped network returns.
         task: Function returning a `edgekd.tasks.Task`, or a `Metric`.
         teacher: Teacher network.
+        teachers: Further teachers, by the names that terms call them by (``Term(teacher=
+            "NAME:TAP")``). Distilling is attempted where any of all is better than the control.
         student: Student network.
         train: How student and control are trained.
         objective: How the student learns.
@@ -363,6 +374,7 @@ class Recipe:
     distill: Literal["if-better", "always"] = "if-better"
     parts: Mapping[str, Recipe] = field(default_factory=dict)
     joint: Call | None = None
+    teachers: Mapping[str, Network] = field(default_factory=dict)
 
 
 def rebuild(kind: Any, value: Json) -> Any:

@@ -17,7 +17,7 @@ from edgekd.calls import locate
 from edgekd.closure import Parses, code_digest
 from edgekd.device.fingerprint import fingerprint
 from edgekd.environments import ENVIRONMENTS
-from edgekd.errors import DataError, EdgekdError, RecipeError, SetupError
+from edgekd.errors import DataError, EdgekdError, RecipeError, SetupError, did_you_mean
 from edgekd.spec import Call, Json, Network, Objective, Recipe, Train, finite, plain
 from edgekd.store import Digests, key_of
 from edgekd.target import Target
@@ -92,7 +92,7 @@ def shared(
         network: The step that made it.
     """
     judged, files = _judged(recipe)
-    steps = [_teacher(recipe, judged, files)]
+    steps = [_teacher(recipe, name, judged, files) for name in teachers(recipe)]
     alone = _alone(recipe, recipe.student, recipe.train)
     steps.append(Step("control", stage("train"), judged | alone, {}, files, TRAINING))
     if kept is not None:
@@ -119,14 +119,18 @@ def learned(recipe: Recipe, found: Found) -> Iterator[Step]:
             among which trials choose, the last. A step that failed has ``failed``, a sentence.
     """
     _check_trials(recipe)
-    judges = [step for step in shared(recipe) if step.name in ("teacher", "control")]
+    names = (*teachers(recipe), "control")
+    judges = [step for step in shared(recipe) if step.name in names]
     yield from judges
-    facts = [fact for fact in (found(step.name) for step in judges) if fact is not None]
-    kept, network = undistilled(recipe, *facts) if len(facts) == len(judges) else None, "control"
+    facts = {name: fact for name in names if (fact := found(name)) is not None}
+    kept, network = None, "control"
+    if len(facts) == len(judges):
+        first, *more = (facts[name] for name in teachers(recipe))
+        kept = undistilled(recipe, first, facts["control"], *more)
     if kept is None and recipe.objective.among:
         kept, network = yield from _chosen(recipe, found)
     rest = shared(recipe, kept, network)
-    yield from (s for s in rest if s.name not in ("teacher", "control"))
+    yield from (s for s in rest if s.name not in names)
 
 
 def _judged(recipe: Recipe) -> tuple[dict[str, Json], tuple[Path, ...]]:
@@ -139,21 +143,66 @@ def _seen(recipe: Recipe) -> dict[str, Json]:
     return {"input": plain(recipe.input), "output": recipe.output, "data": plain(recipe.data)}
 
 
+RESERVED = ("self", "peer", "feat")
+"""Words before the colon of a tap that are no teacher's name."""
+
+
+def teachers(recipe: Recipe) -> dict[str, Network]:
+    """Steps of all teachers, first of all the recipe's ``teacher``, and their networks.
+
+    Raises:
+        RecipeError: A name would read as something else.
+    """
+    for name in recipe.teachers:
+        if name in RESERVED or not name.isidentifier():
+            raise RecipeError(
+                f"a teacher cannot be called {name!r}",
+                at="recipe: teachers",
+                hint=f"a plain word, not one of {', '.join(RESERVED)}",
+            )
+    return {"teacher": recipe.teacher} | {f"teacher:{n}": t for n, t in recipe.teachers.items()}
+
+
+def _sources(recipe: Recipe, *asked: Objective) -> dict[str, set[str]]:
+    """Teacher ("" for the first) → its taps that objectives read.
+
+    Raises:
+        RecipeError: There is no teacher of a name.
+    """
+    found: dict[str, set[str]] = {}
+    for term in (term for one in asked for term in one.terms if term.needs_teacher):
+        who, tap = term.told_by
+        if who and who not in recipe.teachers:
+            raise RecipeError(
+                f"term {term.divergence!r} reads {term.source!r}, and no teacher is called {who!r}",
+                at="recipe: objective",
+                hint=did_you_mean(who, recipe.teachers),
+            )
+        found.setdefault(who, set()).add(tap)
+    return dict(sorted(found.items()))
+
+
+def _of(step: str, who: str) -> str:
+    """Name of a teacher's step: ``teach``, ``teach:NAME``."""
+    return f"{step}:{who}" if who else step
+
+
 def _taught(recipe: Recipe) -> list[Step]:
-    """The teacher's outputs, where an objective reads any."""
-    asked = recipe.objective.among or (recipe.objective,)
-    sources = {term.source for one in asked for term in one.terms if term.needs_teacher}
-    if not sources:
-        return []
-    seen = {
-        **_seen(recipe),
-        "network": plain(recipe.teacher) | {"train": None},
-        "train": plain(recipe.train),
-        "seed": recipe.seed,
-        "inner": sorted(sources - OUTER),
-    }
+    """The outputs of every teacher that an objective reads."""
     _, files = _judged(recipe)
-    return [Step("teach", stage("teach"), seen, {"teacher": "teacher"}, files, EXPORT)]
+    steps = []
+    for who, taps in _sources(recipe, *(recipe.objective.among or (recipe.objective,))).items():
+        network = recipe.teachers[who] if who else recipe.teacher
+        seen = {
+            **_seen(recipe),
+            "network": plain(network) | {"train": None},
+            "train": plain(recipe.train),
+            "seed": recipe.seed,
+            "inner": sorted(taps - OUTER),
+        }
+        inputs = {"teacher": _of("teacher", who)}
+        steps.append(Step(_of("teach", who), stage("teach"), seen, inputs, files, EXPORT))
+    return steps
 
 
 def _student(recipe: Recipe, name: str, objective: Objective, epochs: int = 0) -> Step:
@@ -166,13 +215,19 @@ def _student(recipe: Recipe, name: str, objective: Objective, epochs: int = 0) -
         epochs: Instead of the recipe's; 0 for those.
     """
     judged, files = _judged(recipe)
-    cloned = objective.init == "lowrank_clone"
-    if cloned:
-        _check_whole(recipe.teacher)
-    reads = any(term.needs_teacher for term in objective.terms)
-    whole = cloned or (reads and recipe.train.rollout is not None)
-    inputs = {"teach": "teach"} if reads else {}
-    inputs |= {"teacher": "teacher"} if whole else {}
+    taken = objective.init != "random"
+    if taken:
+        _check_whole(recipe.teacher, objective)
+    read = _sources(recipe, objective)
+    acts = bool(read) and recipe.train.rollout is not None
+    if acts and set(read) != {""}:
+        raise RecipeError(
+            "the student's own rollouts are judged by the recipe's first teacher alone",
+            at="recipe: teachers",
+            hint="one teacher, or no Train.rollout",
+        )
+    inputs = {_of("teach", who): _of("teach", who) for who in read}
+    inputs |= {"teacher": "teacher"} if taken or acts else {}
     train = replace(recipe.train, epochs=epochs or recipe.train.epochs)
     spec = {
         **judged,
@@ -279,7 +334,11 @@ def _told(
     return kept
 
 
-def _check_whole(teacher: Network) -> None:
+WHOLE = {"lowrank_clone": "a low-rank clone", "teacher_head": "the teacher's classifier"}
+"""Beginnings of a student that read the teacher's own weights, in words."""
+
+
+def _check_whole(teacher: Network, objective: Objective) -> None:
     """Refuse a teacher whose weights the student may not see.
 
     Raises:
@@ -288,14 +347,17 @@ def _check_whole(teacher: Network) -> None:
     why = "is an ONNX file" if teacher.build is None else f"shows its {teacher.access} alone"
     if teacher.build is None or teacher.access != "features":
         raise RecipeError(
-            f"a low-rank clone needs the weights of the teacher, which {why}",
+            f"{WHOLE[objective.init]} needs the weights of the teacher, which {why}",
             at="recipe: objective",
             hint="a teacher in torch with access 'features', or an objective on its outputs",
         )
 
 
 def undistilled(
-    recipe: Recipe, teacher: Mapping[str, Json], control: Mapping[str, Json]
+    recipe: Recipe,
+    teacher: Mapping[str, Json],
+    control: Mapping[str, Json],
+    *more: Mapping[str, Json],
 ) -> dict[str, Json] | None:
     """What the student is where distilling is not attempted; None where it is.
 
@@ -303,6 +365,7 @@ def undistilled(
         recipe: Its objective may need no teacher, or it may distil whatever the teacher is worth.
         teacher: Facts of its step.
         control: Facts of its step.
+        more: Facts of the further teachers.
 
     Returns:
         ``facts`` of the control and ``undistilled``, a sentence.
@@ -310,11 +373,13 @@ def undistilled(
     if not recipe.objective.needs_teacher or recipe.distill == "always":
         return None
     name, sign = control["val"]["primary"], 1 if control["val"]["higher_is_better"] else -1
-    theirs, ours = (facts["val"]["metrics"][name]["value"] for facts in (teacher, control))
-    if sign * (theirs - ours) > 0:
+    ours, *theirs = (facts["val"]["metrics"][name]["value"] for facts in (control, teacher, *more))
+    if any(sign * (value - ours) > 0 for value in theirs):
         return None
+    who = "No teacher is" if more else "The teacher is not"
+    told = ", ".join(f"{value:.4g}" for value in theirs)
     why = (
-        f"The teacher is not better than the control on validation data ({name} {theirs:.4g}"
+        f"{who} better than the control on validation data ({name} {told}"
         f" against {ours:.4g}): distillation was not attempted, the student is the control"
     )
     return {"facts": dict(control), "undistilled": why}
@@ -330,11 +395,13 @@ def _alone(recipe: Recipe, network: Network, train: Train) -> dict[str, Json]:
     }
 
 
-def _teacher(recipe: Recipe, judged: Mapping[str, Json], files: tuple[Path, ...]) -> Step:
-    network = recipe.teacher
+def _teacher(
+    recipe: Recipe, name: str, judged: Mapping[str, Json], files: tuple[Path, ...]
+) -> Step:
+    network = teachers(recipe)[name]
     if network.weights is None:
         spec = {**judged, **_alone(recipe, network, network.train or recipe.train)}
-        return Step("teacher", stage("train"), spec, {}, files, TRAINING)
+        return Step(name, stage("train"), spec, {}, files, TRAINING)
     weights = locate(network.weights, base_of(recipe))
     if not weights.is_file():
         package = network.weights.partition(":")[0]
@@ -346,18 +413,18 @@ def _teacher(recipe: Recipe, judged: Mapping[str, Json], files: tuple[Path, ...]
             hint="a .pt state dict or an .onnx file; relative paths count from the recipe's folder",
         )
     spec = {**judged, "network": plain(network) | {"weights": weights.name}}
-    return Step("teacher", stage("teacher"), spec, {}, (*files, weights), EXPORT)
+    return Step(name, stage("teacher"), spec, {}, (*files, weights), EXPORT)
 
 
 PARTS = ("build", "parity", "val", "profile")
 """What is done with every candidate."""
-NETWORKS = ("teacher", "control", "distill")
 REFERENCES = "test:references"
 
 
 def networks(recipe: Recipe) -> list[str]:
     """Names of the steps that give a torch network."""
-    return [*NETWORKS, *(f"baseline:{n.label}" for n in recipe.baselines)]
+    own = (*teachers(recipe), "control", "distill")
+    return [*own, *(f"baseline:{n.label}" for n in recipe.baselines)]
 
 
 def scored(recipe: Recipe) -> list[Step]:

@@ -84,7 +84,8 @@ def _offers(teacher: str, student: str) -> tuple[str, ...]:
     """Taps of both sides; ``alike`` where one function builds both, the student narrower."""
     if teacher.endswith(".onnx"):
         return ("logits",)
-    return (*presets.ALL, "alike") if teacher == f"edgekd.models.{student}" else presets.ALL
+    offers = (*presets.ALL, "pooled")
+    return (*offers, "alike") if teacher == f"edgekd.models.{student}" else offers
 
 
 def _teacher(teacher: str, weights: str | None, classes: int, here: Path) -> Network:

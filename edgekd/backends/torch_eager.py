@@ -26,7 +26,12 @@ HEAD = "edgekd.head."
 
 
 def save_network(
-    model: nn.Module, build: Call, input: Input, out: Path, head: nn.Module | None = None
+    model: nn.Module,
+    build: Call,
+    input: Input,
+    out: Path,
+    head: nn.Module | None = None,
+    around: Call | None = None,
 ) -> None:
     """Write a network so that it can be built again: JSON and a state dict.
 
@@ -36,6 +41,7 @@ def save_network(
         input: Its tensor contract.
         out: Folder.
         head: Classifier over its features that was used in training; kept for distillation.
+        around: ``call(network)`` that made the network of what ``build`` gives; None for itself.
     """
     out.mkdir(parents=True, exist_ok=True)
     state = dict(model.state_dict())
@@ -44,6 +50,7 @@ def save_network(
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     torch.save(tensors, out / WEIGHTS)
     value = {"build": plain(build), "input": plain(input), "weights": WEIGHTS}
+    value |= {} if around is None else {"around": plain(around)}
     (out / MAIN).write_text(json.dumps(value, indent=1, sort_keys=True))
 
 
@@ -59,10 +66,19 @@ def load_network(folder: Path, base: Path) -> tuple[nn.Module, dict[str, Tensor]
     """
     value = json.loads((folder / MAIN).read_text())
     model: nn.Module = invoke(Call(**value["build"]), base)
+    around = around_of(folder)
+    if around is not None:
+        model = invoke(around, base, network=model)
     state = torch.load(folder / value["weights"], weights_only=True)
     head = {n.removeprefix(HEAD): state.pop(n) for n in list(state) if n.startswith(HEAD)}
     model.load_state_dict(state)
     return model.eval(), head
+
+
+def around_of(folder: Path) -> Call | None:
+    """What stands around the network that ``build`` gives; see `save_network`."""
+    value = json.loads((folder / MAIN).read_text()).get("around")
+    return None if value is None else Call(**value)
 
 
 class Session:

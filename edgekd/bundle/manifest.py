@@ -125,7 +125,9 @@ SCHEMA = record(
         "edgekd": text,
         "recipe": record({"name": text, "settings": mapping, "spec": mapping, "digest": text}),
         "target": record({"name": text}),
-        "inputs": record({"data": mapping, "teacher": maybe(mapping)}),
+        "inputs": record(
+            {"data": mapping, "teacher": maybe(mapping)}, {"teachers": listing(mapping)}
+        ),
         "io": record({"inputs": listing(_TENSOR, 1), "outputs": listing(_TENSOR, 1)}),
         "artefact": record(_ARTEFACT),
         "runners_up": listing(_RUNNER_UP),

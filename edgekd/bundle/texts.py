@@ -80,7 +80,7 @@ Run it in this folder:
 def notices(manifest: Manifest) -> str:
     """Write ``THIRD_PARTY_NOTICES.md``: teacher, data, runtime."""
     inputs = manifest["inputs"]
-    teacher, data = inputs.get("teacher"), inputs["data"]
+    first, data = inputs.get("teacher"), inputs["data"]
     lines = [
         "# What this model was made from",
         "",
@@ -89,7 +89,7 @@ def notices(manifest: Manifest) -> str:
         "",
         f"- **Data**: {data.get('source', 'not named')}. {data.get('note') or ''}".rstrip(),
     ]
-    if teacher:
+    for teacher in (*([first] if first else []), *inputs.get("teachers", ())):
         licence = teacher.get("license") or "no licence was named; ask its author"
         label = teacher.get("label") or "unnamed"
         lines.append(f"- **Teacher**: {label}. Licence of its weights: {licence}.")

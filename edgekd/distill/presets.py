@@ -41,7 +41,8 @@ class Preset:
             teacher with access ``top-k`` serves every preset on logits. ``none``: no teacher.
         needs: What student (and teacher) must offer: ``logits``, ``features``, ``map``;
             ``outputs`` of a regression, two ``towers``, two ``heads``; ``alike``: both are built
-            alike layer for layer, the student with smaller widths.
+            alike layer for layer, the student with smaller widths; ``pooled``: both classifiers
+            read the mean of the map.
         wave: 1 for the methods that edgekd began with, 2 for those added since.
         note: What differs from the paper, and what else the recipe sets.
         init: Where the student's weights begin; see `edgekd.Objective`.
@@ -57,7 +58,7 @@ class Preset:
     needs: tuple[str, ...] = ("logits",)
     wave: int = 1
     note: str = ""
-    init: Literal["random", "lowrank_clone"] = "random"
+    init: Literal["random", "lowrank_clone", "teacher_head"] = "random"
 
     def facts(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -166,6 +167,15 @@ _ROWS = (
         "CE + 10⁻³·Σ S_t·C_t·(F_s − F_t)² + 10⁻³·(L1(C_s, C_t) + L1(S_s, S_t)) + 5·10⁻⁶·context",
         "arXiv 2405.12944", (CE, Term("map", "mea", project="conv")), "from paper", "features",
         ("map",), note="no boxes: the mask is 1; one branch a term",
+    ),
+    Preset(
+        "simkd", "the teacher's classifier behind a projector that ships",
+        "MSE(P(F_s), F_t); logits = teacher's classifier(mean P(F_s))", "arXiv 2203.14001",
+        (Term("map", "mse"),), "from paper", "features", ("logits", "map", "pooled"),
+        note="projector and classifier are part of what ships and of its counts; labels are not"
+        " read; maps of other sizes are averaged after the projector, not before; on features"
+        " where a classifier reads no mean of a map",
+        init="teacher_head",
     ),
     Preset(
         "rkd", "distances and angles within a batch",
@@ -475,8 +485,9 @@ PAPERS = (
         "a teacher trained jointly; its contrast between two sides is the term icl", ("clipkd",),
     ),
     Paper(
-        16, "SynLeaF", "2603.22369", "planned",
-        "one teacher a branch, its kind chosen on validation",
+        16, "SynLeaF", "2603.22369", "regime",
+        "Recipe.teachers: one a branch, terms read NAME:TAP; which to follow is chosen on"
+        " validation by Objective.among; its graph of knowledge is out of reach", ("kd", "feature"),
     ),
     Paper(
         17, "CLIP-RD", "2603.25383", "preset", "VRD and XRD rebuilt from the abstract's words",

@@ -116,7 +116,11 @@ class Student(nn.Module):
 
     def part(self, place: int) -> nn.Module | None:
         """The learned divergence of the term at ``place``."""
-        return dict(self.parts.items()).get(str(place))
+        key = str(place)
+        if key not in self.parts:
+            return None
+        part: nn.Module = self.parts[key]
+        return part
 
 
 SIDES = ("self", "peer")

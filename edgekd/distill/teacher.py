@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +192,31 @@ def open_outputs(folder: Path) -> TeacherOutputs:
     scaled = index["scaling"]
     scaling = Scaling(torch.tensor(scaled["mean"]), torch.tensor(scaled["std"])) if scaled else None
     return TeacherOutputs(views, scaling, index["access"], index["top"])
+
+
+def open_all(inputs: Mapping[str, Path]) -> TeacherOutputs | None:
+    """Open the outputs of every teacher as those of one, whose taps are ``TAP`` and ``NAME:TAP``.
+
+    Args:
+        inputs: ``teach`` (the recipe's first teacher) and ``teach:NAME``; others are left alone.
+
+    Returns:
+        None without any. Scaling and access are the first teacher's.
+    """
+    found = {
+        name.partition(":")[2]: open_outputs(folder)
+        for name, folder in inputs.items()
+        if name.partition(":")[0] == "teach"
+    }
+    if not found:
+        return None
+    views = tuple(
+        {
+            f"{who}:{tap}" if who else tap: values
+            for (who, _), view in zip(found.items(), together, strict=True)
+            for tap, values in view.items()
+        }
+        for together in zip(*(outputs.views for outputs in found.values()), strict=True)
+    )
+    first = found.get("", TeacherOutputs(views))
+    return replace(first, views=views)

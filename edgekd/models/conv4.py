@@ -26,10 +26,14 @@ class Conv4(nn.Module):
         self.blocks = nn.Sequential(*(_block(3 if i == 0 else maps, maps) for i in range(4)))
         self.head = nn.Linear(maps, classes) if classes else nn.Identity()
 
+    def maps(self, x: Tensor) -> Tensor:
+        """Last feature map. x: (batch, 3, height, width) → (batch, maps, height/16, width/16)."""
+        last: Tensor = self.blocks(x)
+        return last
+
     def embed(self, x: Tensor) -> Tensor:
         """Pooled features. x: (batch, 3, height, width) → (batch, maps)."""
-        pooled: Tensor = self.blocks(x).mean((2, 3))
-        return pooled
+        return self.maps(x).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, or the features when there is no classifier."""

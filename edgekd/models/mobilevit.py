@@ -85,10 +85,14 @@ class MobileViT(nn.Module):
         self.final = conv(c, widths.out, 1)
         self.head = nn.Linear(widths.out, classes) if classes else nn.Identity()
 
+    def maps(self, x: Tensor) -> Tensor:
+        """Last feature map. x: (batch, 3, size, size) → (batch, features, size/32, size/32)."""
+        last: Tensor = self.final(self.stages(self.stem(x)))
+        return last
+
     def embed(self, x: Tensor) -> Tensor:
         """Pooled features. x: (batch, 3, size, size) → (batch, features)."""
-        pooled: Tensor = self.final(self.stages(self.stem(x))).mean((2, 3))
-        return pooled
+        return self.maps(x).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, or the features when there is no classifier."""

@@ -32,10 +32,14 @@ class ResNet12(nn.Module):
         self.blocks = nn.Sequential(*(Block(a, b) for a, b in itertools.pairwise(widths)))
         self.head = nn.Linear(self.features, classes) if classes else nn.Identity()
 
+    def maps(self, x: Tensor) -> Tensor:
+        """Last feature map. x: (batch, 3, height, width) → (batch, features, …)."""
+        last: Tensor = self.blocks(x)
+        return last
+
     def embed(self, x: Tensor) -> Tensor:
         """Pooled features. x: (batch, 3, height, width) → (batch, features)."""
-        pooled: Tensor = self.blocks(x).mean((2, 3))
-        return pooled
+        return self.maps(x).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, or the features when there is no classifier."""

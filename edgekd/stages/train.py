@@ -12,7 +12,13 @@ import torch
 from torch import nn
 
 from edgekd.artefact import Artefact, open_artefact
-from edgekd.backends.torch_eager import MAIN, WEIGHTS, load_network, save_network
+from edgekd.backends.torch_eager import (
+    MAIN,
+    WEIGHTS,
+    around_of,
+    load_network,
+    save_network,
+)
 from edgekd.calls import invoke
 from edgekd.distill import terms
 from edgekd.distill.aware import forget, make_aware
@@ -20,9 +26,10 @@ from edgekd.distill.clone import clone, fold
 from edgekd.distill.launch import launch
 from edgekd.distill.lesson import Lesson
 from edgekd.distill.parallel import check_shares, join
+from edgekd.distill.reuse import Reused, reuse
 from edgekd.distill.rollouts import Practice
 from edgekd.distill.student import Student, width_of
-from edgekd.distill.teacher import Taps, TeacherOutputs, limited, open_outputs, open_teacher
+from edgekd.distill.teacher import Taps, TeacherOutputs, limited, open_all, open_teacher
 from edgekd.distill.trainer import fit
 from edgekd.distill.views import (
     Augment,
@@ -49,10 +56,11 @@ def train(
     Args:
         spec: ``network``, ``input``, ``output``, ``train``, ``objective``, ``data``, ``task``,
             ``seed``, ``device``, ``base``, ``step``; with ``start`` also ``bits``.
-        inputs: ``teach``: cached teacher outputs; absent for a training without teacher.
-            ``teacher``: the teacher itself, where the student's own rollouts are trained on, or its
-            weights are cloned. ``start``: a trained network of this kind to go on from, while it
-            is rounded to the ``bits`` of the spec.
+        inputs: ``teach``: cached teacher outputs, ``teach:NAME``: of a further teacher; absent for
+            a training without.
+            ``teacher``: the teacher itself, where the student's own rollouts are trained on, or
+            its weights are cloned or shipped. ``start``: a trained network of this kind to go on
+            from, while it is rounded to the ``bits`` of the spec.
         out: Gets the network, ``state.npz`` (what ships beside it) and, while it runs, the
             checkpoint.
         emit: Progress.
@@ -62,7 +70,7 @@ def train(
         training under rounding ``aware``.
 
     Raises:
-        StageError: The loss is not finite, or memory ran out.
+        TrainingError: The loss is not finite, or memory ran out.
     """
     network, budget = rebuild(Network, spec["network"]), rebuild(Train, spec["train"])
     if budget.processes > 1 and "RANK" not in os.environ:
@@ -77,14 +85,10 @@ def train(
     crew = join(device)
     check_shares(budget, objective, len(labels))
     classes = _width(objective, labels, spec["output"])
-    teacher = open_outputs(inputs["teach"]) if "teach" in inputs else None
+    teacher = open_all(inputs)
     torch.manual_seed(spec["seed"])
-    backbone = invoke(network.build, base)
-    cloned = objective.init == "lowrank_clone"
-    if cloned:
-        clone(backbone, load_network(inputs["teacher"], base)[0])
-    head = _go_on(backbone, inputs["start"], base) if "start" in inputs else {}
     probe = Prepare(contract)(as_tensor(_first(data.train)))
+    backbone, head, around = _begun(network, objective, inputs, base, teacher, data, probe)
     features = width_of(backbone, spec["output"], probe)
     shapes = {} if teacher is None else teacher.shapes
 
@@ -116,11 +120,12 @@ def train(
     if not crew.first:
         return facts
     student.to("cpu").eval()
-    facts |= {"fold": fold(backbone, probe)} if cloned else {}
+    facts |= {"fold": fold(backbone, probe)} if objective.init == "lowrank_clone" else {}
     if aware:
         forget(backbone)
         facts["aware"] = {"bits": spec["bits"], "layers": aware}
-    save_network(backbone, network.build, contract, out, student.head)
+    facts |= {} if around is None else {"reused": _reused(backbone)}
+    save_network(backbone, network.build, contract, out, student.head, around)
     Artefact(out, MAIN, "torch", {}, spec_input(contract), "fp32", (MAIN, WEIGHTS)).save()
     model = in_process(backbone, contract)
     state = task.fit(model, data)
@@ -135,11 +140,43 @@ def train(
     }
 
 
-def _go_on(backbone: nn.Module, folder: Path, base: Path) -> dict[str, torch.Tensor]:
-    """Begin with the weights of a trained network; return those of its kept classifier."""
-    network, head = load_network(folder, base)
-    backbone.load_state_dict(network.state_dict())
-    return head
+def _begun(
+    network: Network,
+    objective: Objective,
+    inputs: Mapping[str, Path],
+    base: Path,
+    outputs: TeacherOutputs | None,
+    data: Any,
+    probe: torch.Tensor,
+) -> tuple[nn.Module, dict[str, torch.Tensor], Call | None]:
+    """The network as its training begins.
+
+    Returns:
+        The network; weights of its classifier where it goes on from one; what stands around what
+        the recipe builds, see `save_network`.
+    """
+    assert network.build is not None
+    backbone: nn.Module = invoke(network.build, base)
+    if "start" in inputs:
+        return *load_network(inputs["start"], base), around_of(inputs["start"])
+    if objective.init == "random":
+        return backbone, {}, None
+    folder = inputs["teacher"]
+    teacher = load_network(folder, base)[0]
+    if objective.init == "lowrank_clone":
+        clone(backbone, teacher)
+        return backbone, {}, None
+    contract = rebuild(Input, open_artefact(folder).input)
+    theirs = Prepare(contract)(as_tensor(_first(data.train)))
+    scaling = None if outputs is None else outputs.scaling
+    whole, around = reuse(backbone, teacher, objective, scaling, probe, theirs)
+    return whole, {}, around
+
+
+def _reused(backbone: nn.Module) -> dict[str, int]:
+    """Parameters that ship beside the student's own: of projector and classifier."""
+    assert isinstance(backbone, Reused)
+    return {"projector": count_params(backbone.project), "classifier": count_params(backbone.head)}
 
 
 def _augment(call: Call | None, base: Path, at: str) -> Augment | None:

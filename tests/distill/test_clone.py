@@ -197,7 +197,7 @@ def test_a_teacher_whose_weights_are_not_seen_is_refused_before_any_work(changes
     recipe = load_recipe("classify", {"data": "d", "student": "conv4"})
     recipe = replace(recipe, objective=LRC, teacher=replace(recipe.teacher, **changes))
     with pytest.raises(RecipeError, match=said):
-        steps._check_whole(recipe.teacher)
+        steps._check_whole(recipe.teacher, LRC)
     with pytest.raises(RecipeError, match=said):
         steps._student(recipe, "distill", recipe.objective)
 

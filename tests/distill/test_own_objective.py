@@ -19,7 +19,7 @@ from edgekd.store import Store
 from tests.project import make
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
-(CODE,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S)
+CODE, SEVERAL = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S)
 
 
 @pytest.fixture
@@ -64,3 +64,11 @@ def test_a_student_learns_by_it(project):
     for step in steps.learned(recipe, lambda name: walk.done[name].facts):
         walk.step(step)
     assert walk.done["distill"].facts["history"][-1] < walk.done["distill"].facts["history"][0]
+
+
+def test_the_recipe_of_two_teachers_is_one(project):
+    (project / "two.py").write_text(SEVERAL)
+    recipe = load_recipe("two.py", {"data": "pictures", "classes": "3"})
+    names = [step.name for step in steps.shared(recipe)]
+    assert names[:2] == ["teacher", "teacher:wide"]
+    assert {"teach", "teach:wide"} <= set(names)
