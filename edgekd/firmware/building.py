@@ -229,18 +229,19 @@ class Layer:
         ratio = float(np.float32(real) / np.float32(tensor.scale))
         return tensor.zero_point + math.floor(abs(ratio) + 0.5) * (1 if ratio >= 0 else -1)
 
-    def check_sum(self, largest: int, shift: int, what: str) -> None:
+    def check_sum(self, largest: int, shift: int, what: str, *, bits: int = 30) -> None:
         """Refuse a sum that could leave 32 bits on its way through the rescaling.
 
         Args:
             largest: Bound of its magnitude.
             shift: Of the factor it is multiplied by.
             what: What is summed.
+            bits: Magnitudes below 2^bits are rescaled without loss: 30 where the kernel doubles.
 
         Raises:
             UsageError: It could; C would be undefined.
         """
-        if largest + (1 << max(-shift, 0)) >= 2**31:
+        if largest >= 2**bits or largest + (1 << max(-shift, 0)) >= 2**31:
             raise self.refuse(
                 f"{what} can reach {largest}, which leaves 32 bits when rescaled",
                 "make the layer narrower, or calibrate on data that fills its output's range",

@@ -15,15 +15,30 @@ from numpy.typing import NDArray
 from edgekd.errors import UsageError
 from edgekd.firmware import program as p
 from edgekd.firmware.arena import Arena
+from edgekd.firmware.building import limits
 from edgekd.firmware.fixed import reduced_multiplier
 
-__all__ = ["ABI", "Library", "Port", "check_prefix", "emit", "ports"]
+__all__ = [
+    "ABI",
+    "Library",
+    "Port",
+    "check_prefix",
+    "emit",
+    "guarded",
+    "ports",
+    "prefixed",
+    "real",
+]
 
 ABI = 1
 """Version of the C interface: raised when a caller would have to change."""
 
-_SUFFIX = {"int8": "s8", "int16": "s16"}
-_TYPE = {"int8": "int8_t", "int16": "int16_t"}
+_ANY, _WIDE = "int8x", "int16w"
+"""Element types of kernels for layers that the fast ones cannot compute: factors of one and more,
+an upper limit, sums of 16-bit values that need more than 32 bits."""
+
+_SUFFIX = {"int8": "s8", "int16": "s16", _ANY: "s8x", _WIDE: "s16w"}
+_TYPE = {"int8": "int8_t", "int16": "int16_t", _ANY: "int8_t", _WIDE: "int16_t"}
 _C_TYPES = {
     "int8": "int8_t",
     "int16": "int16_t",
@@ -31,6 +46,7 @@ _C_TYPES = {
     "int64": "int64_t",
 }
 _RANGE = {"int8": ("-128", "127"), "int16": ("-32768", "32767")}
+_SUMS = {_ANY: ("int32_t", "ekd_scale"), _WIDE: ("int64_t", "ekd_scale_wide")}
 # fmt: off
 _KEYWORDS = frozenset((
     "auto", "break", "case", "char", "const", "continue", "default", "do",
@@ -84,7 +100,7 @@ def check_prefix(prefix: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", prefix):
         raise UsageError(
             f"{prefix!r} cannot begin the names of C functions",
-            at="prefix",
+            at="setting: prefix",
             hint="use lower case letters, digits and '_', such as battery",
         )
     return prefix
@@ -153,12 +169,15 @@ def _source(name: str) -> str:
 
 def _typed(text: str, dtype: str) -> str:
     """Fill a kernel's template for one element type."""
-    sums = {"int8": ("int32_t", "ekd_scale"), "int16": ("int64_t", "ekd_scale_wide")}[dtype]
-    low, high = _RANGE[dtype]
+    low, high = _RANGE[dtype.rstrip("wx")]
+    full = "" if dtype == "int8" else "_full"
+    sums = _SUMS.get(dtype, ("", ""))
     for mark, value in (
         ("elem_t", _TYPE[dtype]),
         ("sum_t", sums[0]),
         ("ekd_scale_sum", sums[1]),
+        ("ekd_scale_square", f"ekd_scale{full}"),
+        ("ekd_product_square", "ekd_product" if full else "ekd_product30"),
         ("ELEM_MIN", low),
         ("ELEM_MAX", high),
     ):
@@ -168,18 +187,50 @@ def _typed(text: str, dtype: str) -> str:
     )
 
 
-_OPERATIONS = {
-    "mul": """const int32_t product = (*left - p->a_zero) * (*right - p->b_zero);
-          const int32_t value = ekd_scale(product, p->multiplier, p->shift);""",
+_RESULTS = {
     "add": "x + y",
     "sub": "x - y",
+    "rsub": "y - x",
     "sqdiff": "(x - y) * (x - y)",
 }
 _SCALED = """const int32_t first = (int32_t)((uint32_t)(*left - p->a_zero) << p->left);
           const int32_t second = (int32_t)((uint32_t)(*right - p->b_zero) << p->left);
           const int32_t x = ekd_scale(first, p->a_multiplier, p->a_shift);
           const int32_t y = ekd_scale(second, p->b_multiplier, p->b_shift);
-          const int32_t value = ekd_scale({}, p->multiplier, p->shift);"""
+          const int32_t value = {scale}({result}, p->multiplier, p->shift);"""
+_MULTIPLIED = """const int32_t product = (*left - p->a_zero) * (*right - p->b_zero);
+          const int32_t value = ekd_scale_square(product, p->multiplier, p->shift);"""
+_DOWN_CONSTANTS = """const int32_t b_multiplier = p->b_multiplier, b_round = p->b_round;
+  const int32_t b_nudge = p->b_nudge, b_bits = p->b_bits;"""
+_DOWN_SCALED = """const int32_t x = {half};
+          const int32_t high = ekd_product30(*right * {one} + b_offset, b_multiplier);
+          const int32_t y = (high + b_round + ((high >> 31) & b_nudge)) >> b_bits;
+          int32_t value = {product}({result}, multiplier);"""
+_DOWN_MULTIPLIED = """const int32_t product = (*left + a_offset) * (*right + b_offset);
+          int32_t value = ekd_product_square(product, multiplier);"""
+
+
+def _operation(kind: str) -> str:
+    """Return what one element of a binary kernel does."""
+    if kind == "mul":
+        return _MULTIPLIED
+    scale = "ekd_scale_square" if kind == "sqdiff" else "ekd_scale"
+    return _SCALED.format(scale=scale, result=_RESULTS[kind])
+
+
+def _down(kind: str, left: int) -> tuple[str, str]:
+    """Return the same where every factor is below one, and the constants it needs.
+
+    Args:
+        kind: ``mul``, or a row of `_RESULTS`.
+        left: Bits that operands are shifted first.
+    """
+    if kind == "mul":
+        return _DOWN_MULTIPLIED, ""
+    half = f"*left * {1 << left >> 1} + a_offset" if left else "(*left + a_offset + 1) >> 1"
+    product = "ekd_product_square" if kind == "sqdiff" else "ekd_product30"
+    text = _DOWN_SCALED.format(half=half, one=1 << left, product=product, result=_RESULTS[kind])
+    return text, _DOWN_CONSTANTS
 
 
 @dataclass
@@ -194,22 +245,47 @@ class _Kernels:
             text = _source(file)
             self.texts[key] = _typed(text, dtype) if dtype else text
 
-    def products(self, dtype: str) -> None:
-        self.need("dot.c")
-        if dtype == "int16":
-            self.need("dot16.c")
+    def sums(self, dtype: str) -> None:
+        self.need("words.c")
+        self.need(f"sum_{_SUFFIX[dtype]}.c")
 
-    def weighted(self, dtype: str) -> None:
-        self.products(dtype)
-        self.need(f"channels_{_SUFFIX[dtype]}.c")
+    def matmul(self, dtype: str) -> None:
+        self.need("words.c")
+        if dtype == "int8":
+            self.sums(dtype)
+            self.need("dot4_s8.c")
+            self.need("dot_s8.c")
+        else:
+            self.need("dot_wide.c")
+        self.need(f"matmul_{_SUFFIX[dtype]}.c")
+
+    def weighted(self, kind: str) -> None:
+        suffix = _SUFFIX[kind]
+        self.need("words.c")
+        if kind in ("int16", _WIDE):
+            self.need("halves_s16.c")
+        if kind == _WIDE:
+            self.need("dot4_s16.c")
+        self.need(f"dot_{suffix.rstrip('wx')}.c")
+        if kind in (_ANY, _WIDE):
+            self.need(f"channels_{suffix}.c")
+        else:
+            self.need(f"packed_{suffix}.c")
+            self.need("channels.c", kind)
 
     def binary(self, kind: str, dtype: str) -> None:
         key = f"binary.c {kind} {dtype}"
         if key not in self.texts:
-            operation = _OPERATIONS[kind]
-            body = operation if kind == "mul" else _SCALED.format(operation)
-            text = _source("binary.c").replace("OPERATION", body).replace("KIND", kind)
+            text = _source("binary.c").replace("OPERATION", _operation(kind)).replace("KIND", kind)
             self.texts[key] = _typed(text, dtype)
+
+    def down(self, kind: str, dtype: str, left: int) -> None:
+        key = f"binary_down.c {kind} {dtype}"
+        if key not in self.texts:
+            operation, constants = _down(kind, left)
+            text = _source("binary_down.c").replace("OPERATION", operation)
+            text = text.replace("  CONSTANTS\n", f"  {constants}\n" if constants else "")
+            self.texts[key] = _typed(text.replace("KIND", kind), dtype)
 
     def rescale(self, before: str, after: str) -> None:
         text = _source("rescale.c")
@@ -282,31 +358,72 @@ def _window(window: p.Window) -> str:
     return _braces(getattr(window, item.name) for item in fields(window))
 
 
-def _weighted(writer: _Writer, step: p.Weighted, matrix: NDArray[Any]) -> str:
-    """Write weights, bias and factors of a layer; ``matrix`` is in the order of the kernel."""
-    wide = step.dtype == "int16"
-    multiplier = reduced_multiplier(step.multiplier) if wide else step.multiplier
-    names = [
-        writer.constant(matrix.astype(np.int8), "w", step.layer),
-        writer.constant(step.bias.astype(np.int64 if wide else np.int32), "b", step.layer),
-        writer.constant(multiplier.astype(np.int32), "m", step.layer),
-        writer.constant(step.shift.astype(np.int8), "s", step.layer),
-    ]
+def _kind(step: p.Weighted) -> str:
+    """Return the element type of a layer's kernel: the fast one where it computes the same."""
+    fast = step.narrow and step.high == limits(step.dtype)[1] and not isinstance(step, p.Depthwise)
+    return step.dtype if fast else {"int8": _ANY, "int16": _WIDE}[step.dtype]
+
+
+def _weighted(writer: _Writer, step: p.Weighted, kind: str) -> str:
+    """Write weights, biases and factors of a layer."""
     channels = len(step.bias)
-    numbers = [matrix.size // channels, channels, step.in_zero, step.out_zero, step.low, step.high]
+    ends = [step.weights.size // channels, channels, step.in_zero]
+    multiplier, layer = step.multiplier, step.layer
+    if step.dtype == "int16":
+        multiplier = reduced_multiplier(multiplier)
+    if kind in (_ANY, _WIDE):
+        bias = step.bias.astype(np.int64 if kind == _WIDE else np.int32)
+        names = [
+            writer.constant(step.weights.astype(np.int8), "w", layer),
+            writer.constant(bias, "b", layer),
+            writer.constant(multiplier.astype(np.int32), "m", layer),
+            writer.constant(step.shift.astype(np.int8), "s", layer),
+        ]
+        numbers = [*ends, step.out_zero, step.low, step.high]
+    else:
+        # A product of 8 bits has lost 31 bits already, one of 16 bits none of its 15.
+        right = (-1 if kind == "int8" else 14) - step.shift.astype(np.int64)
+        rows = step.weights.reshape(channels, -1).astype(np.int8)
+        pairs = np.stack([step.bias, multiplier], 1).astype(np.int32)
+        names = [
+            writer.constant(_packed(rows, kind), "w", layer),
+            writer.constant(_in_fours(pairs), "f", layer),
+            writer.constant(right.astype(np.int8), "s", layer),
+        ]
+        numbers = [*ends, 2 * step.out_zero + 1, step.low]
     text = "{" + ", ".join([*names, *map(str, numbers)]) + "}"
-    return writer.param(f"weighted_{_SUFFIX[step.dtype]}_t", text)
+    return writer.param(f"weighted_{_SUFFIX[kind]}_t", text)
+
+
+def _in_fours(rows: NDArray[Any]) -> NDArray[Any]:
+    """Turn every four rows (rows, columns) into columns, one after another; what is left stays."""
+    whole = len(rows) // 4 * 4
+    turned = rows[:whole].reshape(-1, 4, rows.shape[1]).transpose(0, 2, 1)
+    return np.concatenate([turned.ravel(), rows[whole:].ravel()])
+
+
+def _packed(rows: NDArray[np.int8], kind: str) -> NDArray[np.int8]:
+    """Return weights (channels, depth) in the order in which the fast kernels read them."""
+    order = [0, 1, 2, 3] if kind == "int8" else [0, 2, 1, 3]
+    fours, depth = len(rows) // 4 * 4, rows.shape[1] // 4 * 4
+    parts: list[NDArray[np.int8]] = []
+    for at in range(0, fours, 4):
+        group = rows[at : at + 4]
+        blocks = group[:, :depth].reshape(4, -1, 4)[..., order].transpose(1, 0, 2)
+        parts += [blocks.ravel(), group[:, depth:].T.ravel()]
+    return np.concatenate([*parts, rows[fours:].ravel()])
 
 
 def _window_call(name: str) -> Callable[[_Writer, Any, int], None]:
     def write(writer: _Writer, step: p.Conv | p.Depthwise, moment: int) -> None:
+        kind = _kind(step)
         if name == "conv":
-            writer.kernels.weighted(step.dtype)
-        writer.kernels.need("column.c", step.dtype)
-        writer.kernels.need(f"{name}.c", step.dtype)
+            writer.kernels.weighted(kind)
+        writer.kernels.need("column.c", kind)
+        writer.kernels.need(f"{name}.c", kind)
         writer.call(
-            f"{name}_{_SUFFIX[step.dtype]}",
-            f"&{_weighted(writer, step, step.weights)}",
+            f"{name}_{_SUFFIX[kind]}",
+            f"&{_weighted(writer, step, kind)}",
             f"&{writer.param('window_t', _window(step.window))}",
             writer.place(step.inputs[0]),
             writer.place(step.output, written=True),
@@ -318,11 +435,12 @@ def _window_call(name: str) -> Callable[[_Writer, Any, int], None]:
 
 def _dense(writer: _Writer, step: p.Dense, moment: int) -> None:
     del moment
-    writer.kernels.weighted(step.dtype)
-    writer.kernels.need("dense.c", step.dtype)
+    kind = _kind(step)
+    writer.kernels.weighted(kind)
+    writer.kernels.need("dense.c", kind)
     writer.call(
-        f"dense_{_SUFFIX[step.dtype]}",
-        f"&{_weighted(writer, step, step.weights)}",
+        f"dense_{_SUFFIX[kind]}",
+        f"&{_weighted(writer, step, kind)}",
         step.rows,
         writer.place(step.inputs[0]),
         writer.place(step.output, written=True),
@@ -331,8 +449,7 @@ def _dense(writer: _Writer, step: p.Dense, moment: int) -> None:
 
 def _matmul(writer: _Writer, step: p.MatMul, moment: int) -> None:
     suffix, wide = _SUFFIX[step.dtype], step.dtype == "int16"
-    writer.kernels.products(step.dtype)
-    writer.kernels.need(f"matmul_{suffix}.c")
+    writer.kernels.matmul(step.dtype)
     multiplier = int(reduced_multiplier(step.multiplier)) if wide else step.multiplier
     numbers = [step.batch, step.rows, step.depth, step.columns, int(step.transposed)]
     numbers += [step.a_zero, step.b_zero, step.out_zero, multiplier, step.shift]
@@ -350,6 +467,9 @@ def _matmul(writer: _Writer, step: p.MatMul, moment: int) -> None:
 
 def _binary(writer: _Writer, step: p.Binary, moment: int) -> None:
     del moment
+    if _goes_down(step):
+        _binary_down(writer, step)
+        return
     writer.kernels.binary(step.kind, step.dtype)
     parts = [_braces(part) for part in (step.dims, step.strides_a, step.strides_b)]
     numbers = [step.a_zero, step.b_zero, step.out_zero, step.left]
@@ -359,6 +479,40 @@ def _binary(writer: _Writer, step: p.Binary, moment: int) -> None:
         f"{step.kind}_{_SUFFIX[step.dtype]}",
         f"&{writer.param('binary_t', text)}",
         *(writer.place(number) for number in step.inputs),
+        writer.place(step.output, written=True),
+    )
+
+
+_HALF = (2**30, 0)
+
+
+def _goes_down(step: p.Binary) -> bool:
+    """Tell whether the kernel for factors below one computes the same, which nearly all can use."""
+    if (step.low, step.high) != limits(step.dtype) or not -28 <= step.factors[2][1] < 0:
+        return False
+    if abs(step.out_zero) << -step.factors[2][1] >= 2**29:
+        return False
+    first, second, _ = step.factors
+    return step.kind == "mul" or (_HALF in (first, second) and first[1] <= 0 and second[1] <= 0)
+
+
+def _binary_down(writer: _Writer, step: p.Binary) -> None:
+    kind, operands = str(step.kind), [0, 1]
+    if kind != "mul" and step.factors[0] != _HALF:
+        operands, kind = [1, 0], "rsub" if kind == "sub" else kind
+    writer.kernels.down(kind, step.dtype, step.left)
+    strides, zeros = (step.strides_a, step.strides_b), (step.a_zero, step.b_zero)
+    ones = [1, 1] if kind == "mul" else [max(1 << step.left >> 1, 1), 1 << step.left]
+    offsets = [-zeros[o] * one for o, one in zip(operands, ones, strict=True)]
+    (multiplier, shift), bits = step.factors[operands[1]], -step.factors[2][1]
+    second = [multiplier, 1 << -shift >> 1, -1 if shift < 0 else 0, -shift]
+    result = [step.factors[2][0], (1 << bits >> 1) + (step.out_zero << bits), bits]
+    parts = [_braces(part) for part in (step.dims, *(strides[o] for o in operands))]
+    text = "{" + ", ".join([*parts, *map(str, [*offsets, *second, *result])]) + "}"
+    writer.call(
+        f"{kind}_down_{_SUFFIX[step.dtype]}",
+        f"&{writer.param('down_t', text)}",
+        *(writer.place(step.inputs[o]) for o in operands),
         writer.place(step.output, written=True),
     )
 
@@ -403,6 +557,7 @@ def _rsqrt(writer: _Writer, step: p.Rsqrt, moment: int) -> None:
 
 def _mean(writer: _Writer, step: p.Mean, moment: int) -> None:
     del moment
+    writer.kernels.sums(step.dtype)
     writer.kernels.need("mean.c", step.dtype)
     numbers = [step.outer, step.count, step.inner, step.in_zero, step.out_zero]
     text = _braces([*numbers, step.multiplier, step.shift])
@@ -541,18 +696,20 @@ def emit(program: p.Program, arena: Arena, prefix: str, names: Mapping[int, str]
     }
     arrays = [values for _, values, _ in writer.weights]
     return Library(
-        {path: _prefixed(text, prefix) for path, text in texts.items()},
+        {path: prefixed(text, prefix) for path, text in texts.items()},
         sum(values.nbytes for values in arrays),
         weights_crc32(arrays),
     )
 
 
-def _prefixed(text: str, prefix: str) -> str:
+def prefixed(text: str, prefix: str) -> str:
+    """Return a template with the names of one library."""
     text = re.sub(r"\bekd(_|\.h)", rf"{prefix}\1", text)
     return text.replace("EKD_", f"{prefix.upper()}_")
 
 
-def _guarded(name: str, body: Sequence[str]) -> str:
+def guarded(name: str, body: Sequence[str]) -> str:
+    """Return a header's text, guarded against being read twice."""
     guard = f"EKD_{name}_H"
     lines = [f"#ifndef {guard}", f"#define {guard}", "", *body, "", f"#endif /* {guard} */"]
     return "\n".join(lines) + "\n"
@@ -560,7 +717,7 @@ def _guarded(name: str, body: Sequence[str]) -> str:
 
 def _kernels_header(kernels: _Kernels) -> str:
     body = ["#include <stddef.h>", "#include <stdint.h>", "", _source("base.h")]
-    return _guarded("KERNELS", [*body, *kernels.prototypes()])
+    return guarded("KERNELS", [*body, *kernels.prototypes()])
 
 
 def _kernels_source(kernels: _Kernels) -> str:
@@ -574,7 +731,7 @@ def _weights_header(weights: Sequence[tuple[str, NDArray[Any], str]]) -> str:
         f"extern const {_C_TYPES[values.dtype.name]} {name}[{max(values.size, 1)}];"
         for name, values, _ in weights
     ]
-    return _guarded("WEIGHTS", body)
+    return guarded("WEIGHTS", body)
 
 
 def weights_crc32(weights: Sequence[NDArray[Any]]) -> int:
@@ -677,12 +834,12 @@ def _table(kind: str, of: Sequence[Port]) -> list[str]:
         shape = list(value.shape)[:6] + [0] * (6 - len(value.shape))
         rows.append(
             f'    {{"{port.name}", {len(value.shape)}, {_braces(shape)}, {value.count}, '
-            f"{value.bytes // value.count}, {_real(value.scale)}, {value.zero}}}"
+            f"{value.bytes // value.count}, {real(value.scale)}, {value.zero}}}"
         )
     return [f"const ekd_port_t ekd_{kind}[{len(of)}] = {{", ",\n".join(rows) + "};", ""]
 
 
-def _real(value: float) -> str:
+def real(value: float) -> str:
     """Return a float literal that C reads as the same float32."""
     text = repr(float(np.float32(value)))
     return text + ("f" if "." in text or "e" in text else ".0f")
@@ -741,7 +898,7 @@ def _header(writer: _Writer) -> str:
         "}",
         "#endif",
     ]
-    return _guarded("LIBRARY", body)
+    return guarded("LIBRARY", body)
 
 
 def _port_macros(port: Port) -> list[str]:
@@ -751,7 +908,7 @@ def _port_macros(port: Port) -> list[str]:
     return [
         f"/* {port.name}: {shape}, {value.dtype} */",
         f"#define {name}_COUNT {value.count}",
-        f"#define {name}_SCALE {_real(value.scale)}",
+        f"#define {name}_SCALE {real(value.scale)}",
         f"#define {name}_ZERO {value.zero}",
         "",
     ]

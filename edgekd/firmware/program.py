@@ -135,6 +135,19 @@ class Weighted(Step):
     high: int
     dtype: Element
 
+    @property
+    def narrow(self) -> bool:
+        """Whether factors are below one half, and sums and twice the results within 32 bits."""
+        if self.dtype == "int8":
+            return bool((self.shift < 0).all())
+        reach = np.abs(self.bias) + 32768 * np.abs(self._rows().astype(np.int64)).sum(axis=1)
+        scaled = reach * np.exp2(np.asarray(self.shift, np.float64))
+        return bool((reach < 2**31).all() and (scaled < 2**30).all() and (self.shift <= 14).all())
+
+    def _rows(self) -> Array:
+        """Weights as (channels, depth)."""
+        return self.weights.reshape(len(self.weights), -1)
+
 
 @dataclass(frozen=True)
 class Conv(Weighted):
@@ -156,6 +169,9 @@ class Depthwise(Weighted):
     """One filter a channel; weights (height, width, channels), multiplier ``channels / in_c``."""
 
     window: Window
+
+    def _rows(self) -> Array:
+        return self.weights.reshape(-1, self.weights.shape[-1]).T
 
     @property
     def macs(self) -> int:

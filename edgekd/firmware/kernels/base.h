@@ -18,7 +18,22 @@ typedef struct {
   int32_t pad_top, pad_left;
 } ekd_window_t;
 
-/* Weights (channels, depth); the bias contains the input's zero point. */
+/* Four rows of weights lie together: of every four columns four weights of each row, then the
+   columns that are left, four weights each; 16-bit values have weights 1 and 2 of four exchanged.
+   Rows that are left follow one by one. Factors are four biases and four multipliers, or one of
+   each. The bias contains the input's zero point. */
+typedef struct {
+  const int8_t *weights;
+  const int32_t *factors;
+  const int8_t *right; /* how far a product goes to the right, less one */
+  int32_t depth, channels;
+  int32_t in_zero, twice; /* twice the output's zero, and one: half a step */
+  int32_t low;
+} ekd_weighted_s8_t;
+
+typedef ekd_weighted_s8_t ekd_weighted_s16_t; /* multipliers of which 16 bits are kept */
+
+/* Weights row by row, for any factors and limits. */
 typedef struct {
   const int8_t *weights;
   const int32_t *bias;
@@ -26,8 +41,9 @@ typedef struct {
   const int8_t *shift;
   int32_t depth, channels;
   int32_t in_zero, out_zero, low, high;
-} ekd_weighted_s8_t;
+} ekd_weighted_s8x_t;
 
+/* The same of 16-bit values, with sums of more than 32 bits. */
 typedef struct {
   const int8_t *weights;
   const int64_t *bias;
@@ -35,7 +51,7 @@ typedef struct {
   const int8_t *shift;
   int32_t depth, channels;
   int32_t in_zero, out_zero, low, high;
-} ekd_weighted_s16_t;
+} ekd_weighted_s16w_t;
 
 typedef struct {
   int32_t batch, rows, depth, columns, transposed;
@@ -48,6 +64,15 @@ typedef struct {
   int32_t a_multiplier, a_shift, b_multiplier, b_shift, multiplier, shift;
   int32_t low, high;
 } ekd_binary_t;
+
+/* Where every factor is below one: offsets are negative zero points in the operand's units. Of a
+   sum, the first operand's factor is one half exactly; the round of the result holds its zero. */
+typedef struct {
+  int32_t dims[4], strides_a[4], strides_b[4];
+  int32_t a_offset, b_offset;
+  int32_t b_multiplier, b_round, b_nudge, b_bits;
+  int32_t multiplier, round, bits;
+} ekd_down_t;
 
 typedef struct {
   int32_t count, in_zero, out_zero, multiplier, shift, low, high;
@@ -78,16 +103,68 @@ static inline int32_t ekd_clamp(int32_t value, int32_t low, int32_t high) {
   return value < low ? low : value > high ? high : value;
 }
 
-/* x * multiplier * 2^(shift - 31): rounded half up at bit 31, then half away from zero. Values
-   that a shift to the left takes out of 32 bits saturate, as the output does anyway. */
-static inline int32_t ekd_scale(int32_t x, int32_t multiplier, int32_t shift) {
+static inline int8_t ekd_saturate_s8(int32_t value) {
+#if EKD_SIMD
+  return (int8_t)__ssat(value, 8);
+#else
+  return (int8_t)ekd_clamp(value, -128, 127);
+#endif
+}
+
+static inline int16_t ekd_saturate_s16(int32_t value) {
+#if EKD_SIMD
+  return (int16_t)__ssat(value, 16);
+#else
+  return (int16_t)ekd_clamp(value, -32768, 32767);
+#endif
+}
+
+/* a * b / 2^31, halves rounded up. */
+static inline int32_t ekd_product(int32_t a, int32_t b) {
+  return (int32_t)(((int64_t)a * b + (1 << 30)) >> 31);
+}
+
+/* The same for -2^30 <= a < 2^30, doubled without loss: one instruction where the core has it. */
+static inline int32_t ekd_product30(int32_t a, int32_t b) {
+#if EKD_SIMD
   int32_t high;
-  if (shift >= 0) {
-    x = (int32_t)((uint32_t)ekd_clamp(x, -(INT32_MAX >> shift), INT32_MAX >> shift) << shift);
-    return (int32_t)(((int64_t)x * multiplier + (1 << 30)) >> 31);
+  __asm__("smmulr %0, %1, %2" : "=r"(high) : "r"(a * 2), "r"(b));
+  return high;
+#else
+  return ekd_product(a, b);
+#endif
+}
+
+/* x * multiplier * 2^(shift - 31) for |x| < 2^30: rounded half up at bit 31, then half away from
+   zero. Values that a shift to the left takes out of 32 bits saturate, as the output does anyway. */
+static inline int32_t ekd_scale(int32_t x, int32_t multiplier, int32_t shift) {
+  if (shift < 0) {
+    const int32_t high = ekd_product30(x, multiplier);
+    return (high + (1 << (-shift - 1)) + (high >> 31)) >> -shift;
   }
-  high = (int32_t)(((int64_t)x * multiplier + (1 << 30)) >> 31);
-  return (high + (1 << (-shift - 1)) + (high >> 31)) >> -shift;
+  x = (int32_t)((uint32_t)ekd_clamp(x, -(INT32_MAX >> shift), INT32_MAX >> shift) << shift);
+  return ekd_product(x, multiplier);
+}
+
+/* The same for all of 32 bits: products of two 16-bit values reach 2^30. */
+static inline int32_t ekd_scale_full(int32_t x, int32_t multiplier, int32_t shift) {
+  if (shift < 0) {
+    const int32_t high = ekd_product(x, multiplier);
+    return (high + (1 << (-shift - 1)) + (high >> 31)) >> -shift;
+  }
+  return ekd_scale(x, multiplier, shift);
+}
+
+/* A layer's result from its sum: x * multiplier to the right by `right` and one more, halves as
+   above, in the last step with the zero point. */
+static inline int32_t ekd_result_s8(int32_t x, int32_t multiplier, int32_t right, int32_t twice) {
+  const int32_t high = ekd_product30(x, multiplier);
+  return (((high + (high >> 31)) >> right) + twice) >> 1;
+}
+
+/* Of 16-bit values: halves up. */
+static inline int32_t ekd_result_s16(int32_t x, int32_t multiplier, int32_t right, int32_t twice) {
+  return ((int32_t)(((int64_t)x * multiplier) >> right) + twice) >> 1;
 }
 
 /* The same for sums of 48 bits, with a multiplier of 16 bits. */

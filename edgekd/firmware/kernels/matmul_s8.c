@@ -13,15 +13,12 @@ void ekd_matmul_s8(const ekd_matmul_t *p, const int8_t *a, const int8_t *b, int8
       rows = turned;
     }
     for (c = 0; c < p->columns; c++) {
-      int32_t sum = 0;
-      for (k = 0; k < p->depth; k++) sum += rows[c * p->depth + k];
+      const int32_t sum = ekd_sum_s8(rows + c * p->depth, p->depth);
       correction[c] = p->a_zero * (p->depth * p->b_zero - sum);
     }
     for (r = 0; r < p->rows; r++) {
       const int8_t *row = rows;
-      int32_t base = 0;
-      for (k = 0; k < p->depth; k++) base -= a[k];
-      base *= p->b_zero;
+      const int32_t base = -p->b_zero * ekd_sum_s8(a, p->depth);
       for (c = 0; c < p->columns; c += 4) {
         const int32_t some = p->columns - c < 4 ? p->columns - c : 4;
         int32_t sum[4] = {0, 0, 0, 0};

@@ -1,7 +1,3 @@
-static inline int32_t ekd_product(int32_t a, int32_t b) {
-  return (int32_t)(((int64_t)a * b + (1 << 30)) >> 31);
-}
-
 static inline int32_t ekd_times4(int32_t value) {
   return value > INT32_MAX / 4 ? INT32_MAX : value < INT32_MIN / 4 ? INT32_MIN : value * 4;
 }

@@ -108,11 +108,15 @@ _FACTORS: Mapping[Kind, Callable[[float, float, float, Element], tuple[int, Fact
 def _check_binary(layer: Layer, kind: Kind, dtype: Element, bits: int, factors: Factors) -> None:
     span = 255 if dtype == "int8" else 32768
     if kind == "mul":
-        layer.check_sum(span * span, factors[2][1], "a product")
+        layer.check_sum(span * span, factors[2][1], "a product", bits=31)
         return
-    layer.check_sum(span << bits, 0, "an operand")
-    reach = span << bits  # of two operands, each brought to at most half of its range
-    layer.check_sum(reach**2 if kind == "sqdiff" else reach, factors[2][1], "a result")
+    # Of 16 bits the lowest value reaches −2³⁰ itself, which still doubles; the highest less.
+    reach = (span << bits) - (dtype == "int16")
+    layer.check_sum(reach, 0, "an operand")
+    # Two operands, each brought to at most half of its range.
+    layer.check_sum(reach, factors[2][1], "a result")
+    if kind == "sqdiff":
+        layer.check_sum((span << bits) ** 2, factors[2][1], "a square", bits=31)
 
 
 def _broadcast(

@@ -1,27 +1,12 @@
-#if EKD_SIMD
-static inline uint32_t ekd_word(const void *from) {
-  uint32_t word;
-  memcpy(&word, from, 4);
-  return word;
-}
-
-/* Bytes 1 and 3 as signed halfwords. */
-static inline int16x2_t ekd_odd(uint32_t word) {
-  int16x2_t halves;
-  __asm__("sxtb16 %0, %1, ror #8" : "=r"(halves) : "r"(word));
-  return halves;
-}
-#endif
-
-/* Adds to four sums the products of x with four rows of weights, `stride` apart. */
-static inline void ekd_dot4_s8(const int8_t *w0, int32_t stride, const int8_t *x, int32_t n,
-                               int32_t sum[4]) {
+/* 16-bit values with 8-bit weights: at most 256 products keep the sums in 32
+   bits. */
+static inline void ekd_dot4_s16(const int8_t *w0, int32_t stride, const int16_t *x, int32_t n,
+                                int32_t sum[4]) {
   const int8_t *w1 = w0 + stride, *w2 = w1 + stride, *w3 = w2 + stride;
   int32_t s0 = sum[0], s1 = sum[1], s2 = sum[2], s3 = sum[3];
   for (; n >= 4; n -= 4) {
 #if EKD_SIMD
-    const uint32_t word = ekd_word(x);
-    const int16x2_t even = __sxtb16(word), odd = ekd_odd(word);
+    const int16x2_t even = ekd_even(x), odd = ekd_other(x);
     uint32_t w = ekd_word(w0);
     s0 = __smlad(ekd_odd(w), odd, __smlad(__sxtb16(w), even, s0));
     w = ekd_word(w1);
@@ -54,19 +39,4 @@ static inline void ekd_dot4_s8(const int8_t *w0, int32_t stride, const int8_t *x
   sum[1] = s1;
   sum[2] = s2;
   sum[3] = s3;
-}
-
-/* The same for one row. */
-static inline int32_t ekd_dot_s8(const int8_t *w, const int8_t *x, int32_t n) {
-  int32_t sum = 0;
-#if EKD_SIMD
-  for (; n >= 4; n -= 4) {
-    const uint32_t a = ekd_word(x), b = ekd_word(w);
-    sum = __smlad(ekd_odd(a), ekd_odd(b), __smlad(__sxtb16(a), __sxtb16(b), sum));
-    x += 4;
-    w += 4;
-  }
-#endif
-  for (; n > 0; n--) sum += (int32_t)*x++ * *w++;
-  return sum;
 }

@@ -1,5 +1,5 @@
 /* All channels of one row x. */
-static void ekd_channels_s16(const ekd_weighted_s16_t *p, const int16_t *x, int16_t *y) {
+static void ekd_channels_s16w(const ekd_weighted_s16w_t *p, const int16_t *x, int16_t *y) {
   const int8_t *row = p->weights;
   int32_t o, k, at;
   for (o = 0; o < p->channels; o += 4) {
@@ -8,7 +8,7 @@ static void ekd_channels_s16(const ekd_weighted_s16_t *p, const int16_t *x, int1
     for (k = 0; k < some; k++) sum[k] = p->bias[o + k];
     for (at = 0; at < p->depth; at += 256) {
       const int32_t n = p->depth - at < 256 ? p->depth - at : 256;
-      int32_t part[4];
+      int32_t part[4] = {0, 0, 0, 0};
       if (some == 4) {
         ekd_dot4_s16(row + at, p->depth, x + at, n, part);
       } else {

@@ -1,13 +1,12 @@
-/* 16-bit values with 8-bit weights; at most 256 products keep the sums in 32 bits. */
-static inline void ekd_dot4_s16(const int8_t *w0, int32_t stride, const int16_t *x, int32_t n,
-                                int32_t sum[4]) {
+/* Adds to four sums the products of x with four rows of weights, `stride` apart. */
+static inline void ekd_dot4_s8(const int8_t *w0, int32_t stride, const int8_t *x, int32_t n,
+                               int32_t sum[4]) {
   const int8_t *w1 = w0 + stride, *w2 = w1 + stride, *w3 = w2 + stride;
-  int32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+  int32_t s0 = sum[0], s1 = sum[1], s2 = sum[2], s3 = sum[3];
   for (; n >= 4; n -= 4) {
 #if EKD_SIMD
-    const uint32_t low = ekd_word(x), high = ekd_word(x + 2);
-    const int16x2_t even = (int16x2_t)((low & 0xffffu) | (high << 16));
-    const int16x2_t odd = (int16x2_t)((high & 0xffff0000u) | (low >> 16));
+    const uint32_t word = ekd_word(x);
+    const int16x2_t even = __sxtb16(word), odd = ekd_odd(word);
     uint32_t w = ekd_word(w0);
     s0 = __smlad(ekd_odd(w), odd, __smlad(__sxtb16(w), even, s0));
     w = ekd_word(w1);
@@ -40,17 +39,4 @@ static inline void ekd_dot4_s16(const int8_t *w0, int32_t stride, const int16_t 
   sum[1] = s1;
   sum[2] = s2;
   sum[3] = s3;
-}
-
-static inline int32_t ekd_dot_s16(const int8_t *w, const int16_t *x, int32_t n) {
-  int32_t sum = 0;
-  for (; n > 0; n--) sum += (int32_t)*x++ * *w++;
-  return sum;
-}
-
-/* Two rows of 16-bit values. */
-static inline int64_t ekd_dot_wide(const int16_t *a, const int16_t *b, int32_t n) {
-  int64_t sum = 0;
-  for (; n > 0; n--) sum += (int32_t)*a++ * *b++;
-  return sum;
 }

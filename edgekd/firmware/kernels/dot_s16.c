@@ -1,0 +1,13 @@
+static inline int32_t ekd_dot_s16(const int8_t *w, const int16_t *x, int32_t n) {
+  int32_t sum = 0;
+#if EKD_SIMD
+  for (; n >= 4; n -= 4) {
+    const uint32_t a = ekd_word(w);
+    sum = __smlad(ekd_odd(a), ekd_other(x), __smlad(__sxtb16(a), ekd_even(x), sum));
+    x += 4;
+    w += 4;
+  }
+#endif
+  for (; n > 0; n--) sum += (int32_t)*x++ * *w++;
+  return sum;
+}
