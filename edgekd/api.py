@@ -88,6 +88,10 @@ def compress(
         for name, one in request.whole.items()
     }
     for walk in walks.values():
+        for one in request.targets:
+            for step in steps.fitting(walk.recipe, one):
+                walk.step(step)
+    for walk in walks.values():
         _learn(walk)
     bundles = []
     for one, found, (chosen, missing), place in zip(
@@ -267,6 +271,8 @@ def _listed(
     from edgekd.search import Place, planned
 
     recipe, pick = request.whole[part], request.picks.get(part)
+    for one in request.targets:
+        yield from steps.fitting(recipe, one)
     yield from steps.learned(recipe, found)
     for one, device in zip(request.targets, devices, strict=True):
         chosen, _missing = _candidates(recipe, one, device, emit)

@@ -106,6 +106,21 @@ def shared(
     return steps
 
 
+def fitting(recipe: Recipe, target: Target) -> Iterator[Step]:
+    """What is known of a microcontroller's budget before anything is trained."""
+    if target.mcu is None:
+        return
+    limits = {"flash_kib": target.mcu.flash_kib, "ram_kib": target.mcu.ram_kib}
+    spec = {
+        "network": plain(recipe.student),
+        "input": plain(recipe.input),
+        "seed": recipe.seed,
+        "target": target.name,
+        **limits,
+    }
+    yield Step(f"fits:{target.name}", stage("fits"), spec, packages=TRAINING)
+
+
 Found = Callable[[str], Mapping[str, Json] | None]
 """Gives the facts of a step already yielded; None where it was not run."""
 
@@ -570,8 +585,13 @@ def _for_core(candidate: Candidate, recipe: Recipe, target: Target) -> Candidate
     """A candidate that knows the microcontroller and how C symbols shall begin."""
     if target.mcu is None or candidate.backend != "firmware":
         return candidate
-    prefix = recipe.settings.get("prefix") or recipe.name
-    return replace(candidate, options={**target.mcu.model_dump(), "prefix": prefix})
+    prefix = str(recipe.settings.get("prefix") or "")
+    if prefix:
+        from edgekd.firmware.emit import check_prefix
+
+        check_prefix(prefix)
+    named = {"prefix": prefix or recipe.name}
+    return replace(candidate, options={**target.mcu.model_dump(), **named})
 
 
 def _spared(candidate: Candidate, operators: tuple[str, ...]) -> Candidate:

@@ -54,6 +54,7 @@ def recipe(
     baselines: bool = True,
     split: int = 0,
     seed: int = 0,
+    prefix: str = "",
 ) -> Recipe:
     """Distil a controller for a home battery that a meter or a microcontroller can run.
 
@@ -93,6 +94,7 @@ def recipe(
         baselines: Train the plain network of the same information beside it.
         split: Which homes are tested: 0 to 3 test every home once.
         seed: Seed of everything random.
+        prefix: Begins every C symbol of firmware; the recipe's name by default.
 
     Data:
         Nothing is needed for the embedded homes. Yours: load and generation of at least 113 days

@@ -41,6 +41,7 @@ def recipe(
     protocol: Literal["clean", "official"] = "clean",
     random_split: bool = False,
     seed: int = 0,
+    prefix: str = "",
 ) -> Recipe:
     """Distil a network that finds faulty flights and one that names the fault of those it flags.
 
@@ -82,6 +83,8 @@ def recipe(
             on it, as the public code does.
         random_split: Draw folds where NGAFID's header has none; flatters every score.
         seed: Seed of everything random.
+        prefix: Begins every C symbol of firmware, with ``_stage2`` behind it in stage 2; the
+            recipe's name by default.
 
     Data:
         Nothing is needed: simflight is computed from the base flights that ship with edgekd.
@@ -89,7 +92,8 @@ def recipe(
     """
     asked: dict[str, Any] = dict(locals())
     if stage == "both":
-        return _cascade(*(recipe(**{**asked, "stage": number}) for number in (1, 2)))
+        first, second = (recipe(**{**asked, "stage": number}) for number in (1, 2))
+        return _cascade(first, second, prefix)
     usual, smoke, embedded = PRESETS[preset], preset == "smoke", data == "embedded"
     long, seen = length or usual[1], select(channels)
     mine = Input((len(seen), 1, long), channels=seen, name="flight")
@@ -136,10 +140,11 @@ def recipe(
     )
 
 
-def _cascade(first: Recipe, second: Recipe) -> Recipe:
+def _cascade(first: Recipe, second: Recipe, prefix: str) -> Recipe:
     """Stage 1, with stage 2 as its part."""
     name = f"{first.name}_{SECOND}"
-    part = replace(second, name=name, settings={"stage": 2})
+    own = {"stage": 2, "prefix": f"{prefix}_{SECOND}" if prefix else ""}
+    part = replace(second, name=name, settings=own)
     return replace(first, parts={SECOND: part}, joint=Call("edgekd.tasks.faults.joint:judge"))
 
 

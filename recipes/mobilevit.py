@@ -52,6 +52,7 @@ def recipe(
     baselines: bool = True,
     input: Literal["float32_nchw", "uint8_nhwc"] = "float32_nchw",
     seed: int = 0,
+    prefix: str = "",
 ) -> Recipe:
     """Distil a MobileViT backbone that tells new classes apart from a few examples.
 
@@ -82,6 +83,7 @@ def recipe(
         baselines: Train the field's small networks beside it.
         input: Form of the exported input; ``uint8_nhwc`` takes camera bytes.
         seed: Seed of everything random.
+        prefix: Begins every C symbol of firmware; the recipe's name by default.
 
     Data:
         Nothing is needed for the embedded icons. MiniImageNet is yours to fetch; all eight layouts

@@ -24,6 +24,7 @@ from edgekd.errors import StageError, UsageError
 from edgekd.events import Emit, Event
 from edgekd.firmware import cross, tflm
 from edgekd.firmware.boards import board
+from edgekd.firmware.contract import around
 from edgekd.firmware.library import CARD, Firmware, load, write
 
 __all__ = ["BACKEND", "FirmwareBackend"]
@@ -138,19 +139,32 @@ class FirmwareBackend:
         """
         del runtime, opset
         folder, card = model.parent, json.loads(model.read_text("utf-8"))
-        made = {key: card[key] for key in ("core", "arena_bytes", "io_bytes", "macs")}
+        keys = ("core", "prefix", "inputs", "outputs", "arena_bytes", "io_bytes", "macs")
+        made = {key: card[key] for key in keys}
         arena, why_not = tflm.arena_of((folder / "model.tflite").read_bytes())
         made["tflm_arena_bytes"] = arena if arena is not None else {"not_run": why_not}
         lacking = cross.missing()
-        why: list[str] = []
         if lacking:
             reason = f"{' and '.join(lacking)} missing: {cross.INSTALL}"
             made["not_run"] = reason
         else:
             made |= _measured(folder, card)
-            why = _refusals(made, card)
+        why = _refusals(made, card)
         status = "failed" if why else "passed"
         return {"status": status, "why": why, "findings": [], "firmware": made}
+
+    def kit(
+        self, manifest: Mapping[str, Any], golden: Mapping[str, NDArray[Any]]
+    ) -> dict[str, bytes]:
+        """Return the C header of the task's contract, where it is known; it lies by the library's.
+
+        See `edgekd.backends.base.Equipping`.
+        """
+        del golden
+        folder = Path(manifest["artefact"]["main"]).parent
+        channels = manifest["io"]["inputs"][0]["channels"]
+        texts = around(manifest.get("contract", {}), manifest["firmware"], channels)
+        return {(folder / name).as_posix(): text.encode() for name, text in texts.items()}
 
 
 BACKEND = FirmwareBackend()
@@ -208,18 +222,27 @@ def _measured(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refusals(made: Mapping[str, Any], card: Mapping[str, Any]) -> list[str]:
-    """Return why the library cannot ship: over budget, or the self-test failed."""
+    """Return why the library cannot ship: over budget, or the self-test failed.
+
+    Without a cross compiler code and stack are not known; constants and arena are.
+    """
+    measured = "not_run" not in made
     why = []
-    if made["selftest"] != "passed":
+    if measured and made["selftest"] != "passed":
         why.append(f"self-test on emulated {card['core']}: {made['selftest']}")
-    for name, used, key in (
-        ("flash", made["flash_bytes"], "flash_kib"),
-        ("RAM", made["ram_bytes"], "ram_kib"),
-    ):
+    flash = made["flash_bytes"] if measured else card["constant_bytes"]
+    ram = made["ram_bytes"] if measured else card["arena_bytes"] + card["io_bytes"]
+    for name, used, key in (("flash", flash, "flash_kib"), ("RAM", ram, "ram_kib")):
         allowed = card["target"][key]
         if allowed is not None and used > 1024 * allowed:
             why.append(
-                f"{used:,} bytes of {name}, the target allows {1024 * allowed:,.0f}:"
-                " a narrower student or a shorter window"
+                f"{used:,} bytes of {name}{'' if measured else ' at least'}, the target allows"
+                f" {1024 * allowed:,.0f}; most of it {_largest(card, name)}: a narrower student"
+                " or a shorter window"
             )
     return why
+
+
+def _largest(card: Mapping[str, Any], name: str) -> str:
+    layer = card["largest"]["constants" if name == "flash" else "arena"]
+    return f"layer {layer['layer']!r} ({layer['bytes']:,})"

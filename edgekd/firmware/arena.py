@@ -22,12 +22,14 @@ class Arena:
         scratch: Offset by index of the step, for those that need working memory.
         floor: Bytes of the values that are alive together at the worst step: no plan is smaller
             without moving values.
+        worst: That step.
     """
 
     size: int
     values: Mapping[int, int]
     scratch: Mapping[int, int]
     floor: int
+    worst: int = 0
 
 
 @dataclass
@@ -62,11 +64,10 @@ def plan(program: Program) -> Arena:
     values = {value: block.offset for block in blocks for value in block.values}
     scratch = {block.step: block.offset for block in blocks if block.step is not None}
     moments = range(len(program.steps))
-    floor = max(
-        (sum(b.size for b in blocks if b.first <= moment <= b.last) for moment in moments),
-        default=0,
-    )
-    return Arena(max(size, _ALIGN), values, scratch, floor)
+    alive = [sum(b.size for b in blocks if b.first <= moment <= b.last) for moment in moments]
+    floor = max(alive, default=0)
+    worst = alive.index(floor) if alive else 0
+    return Arena(max(size, _ALIGN), values, scratch, floor, worst)
 
 
 def _place(blocks: list[_Block], key: Callable[[_Block], tuple[int, ...]]) -> int:

@@ -179,8 +179,26 @@ def _card(firmware: Firmware, board: Board, facts: Mapping[str, Any]) -> dict[st
         **facts,
         "abi": ABI,
         "core": board.core,
+        "largest": _largest(firmware),
         "inputs": [_described(port, firmware) for port in firmware.inputs],
         "outputs": [_described(port, firmware) for port in firmware.outputs],
+    }
+
+
+def _largest(firmware: Firmware) -> dict[str, Any]:
+    """Return the layers that a budget is lost to: most weights, most memory alive at once."""
+    steps = firmware.program.steps
+    sizes: dict[str, int] = {}
+    for step in steps:
+        values = [getattr(step, name, None) for name in ("weights", "table", "exp")]
+        values += [firmware.program.values[number].data for number in step.inputs]
+        size = sum(value.nbytes for value in values if value is not None)
+        sizes[step.layer] = sizes.get(step.layer, 0) + size
+    layer = max(sizes, key=lambda name: sizes[name], default="")
+    worst = steps[firmware.arena.worst].layer if steps else ""
+    return {
+        "constants": {"layer": layer, "bytes": sizes.get(layer, 0)},
+        "arena": {"layer": worst, "bytes": firmware.arena.floor},
     }
 
 

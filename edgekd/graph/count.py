@@ -32,13 +32,13 @@ def count_macs(model: nn.Module, shape: Sequence[int]) -> int:
     first = next(model.parameters(), torch.empty(0))
     sample = torch.zeros((1, *shape), dtype=first.dtype, device=first.device)
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), _evaluating(model), _unfused(), counter:
+    with torch.no_grad(), evaluating(model), _unfused(), counter:
         model(sample)
     return int(counter.get_total_flops()) // 2
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Switch to evaluation mode, and every module back to its own mode after."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -114,6 +114,11 @@ def test_without_the_tools_the_check_says_so(make, monkeypatch):
     facts = module.BACKEND.check(card, None, 20)
     assert facts["status"] == "passed"
     assert "arm-none-eabi-gcc and qemu-system-arm missing" in facts["firmware"]["not_run"]
+    # Constants and arena are known all the same.
+    card, _ = make(ram_kib=1.0, flash_kib=2.0)
+    flash, ram = module.BACKEND.check(card, None, 20)["why"]
+    assert "bytes of flash at least, the target allows 2,048; most of it layer" in flash
+    assert "bytes of RAM at least, the target allows 1,024" in ram
     assert module.BACKEND.tools() == {}
 
 
