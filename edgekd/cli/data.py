@@ -9,9 +9,10 @@ from typing import Any, Literal
 import click
 
 from edgekd.cli import text
-from edgekd.cli.options import json_output
+from edgekd.cli.options import complete_recipe, json_output
 from edgekd.cli.session import current
-from edgekd.errors import DataError
+from edgekd.errors import DataError, UsageError
+from edgekd.settings import parse_assignments
 
 __all__ = ["command"]
 
@@ -93,6 +94,46 @@ def build(name: str, package: Path | None, bases: int, jobs: int, out: Path | No
         facts = build_homes(package, folder, tell)
     else:
         facts = build_bases(folder, bases=bases, jobs=jobs, emit=tell)
+    if current().json:
+        current().result(facts)
+    else:
+        click.echo(text.table(text.flat(facts)))
+
+
+@command.command()
+@click.option(
+    "--recipe",
+    required=True,
+    metavar="RECIPE",
+    shell_complete=complete_recipe,
+    help="Name of a recipe, or its file.",
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Setting.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder that gets the dataset as a folder of its own.",
+)
+@json_output
+def export(recipe: str, settings: tuple[str, ...], out: Path) -> None:
+    """Write what a recipe trains on as a Minari dataset (HDF5).
+
+    For recipes that act: observations, actions, rewards. 'pip install edgekd[minari]'.
+    """
+    chosen = parse_assignments(settings)
+    from edgekd import steps
+    from edgekd.calls import invoke
+    from edgekd.discover import load_recipe
+
+    asked = load_recipe(recipe, chosen)
+    data = invoke(asked.data, steps.base_of(asked))
+    if not hasattr(data, "export"):
+        raise UsageError(
+            f"recipe {asked.name!r} trains on samples, not on trajectories",
+            hint="decision_transformer does",
+        )
+    facts = data.export(out)
     if current().json:
         current().result(facts)
     else:

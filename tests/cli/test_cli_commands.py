@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +24,7 @@ SUBCOMMANDS = [
     ("data", "list"),
     ("data", "build"),
     ("data", "check"),
+    ("data", "export"),
     ("cache", "list"),
     ("cache", "why"),
     ("cache", "gc"),
@@ -262,6 +264,19 @@ def test_data_build(edgekd_, fake, monkeypatch):
     ran = edgekd_("data", "build", "icons", "--out", "there")
     assert ran.err == "rendering\n"
     assert ran.out == "counts.train  3\nout           there\n"
+
+
+def test_data_export(edgekd_, monkeypatch):
+    from edgekd import calls
+
+    recipe = ROOT / "recipes" / "decision_transformer.py"
+    asked = ("data", "export", "--recipe", recipe, "--set", "preset=smoke", "--out", "there")
+    made = SimpleNamespace(export=lambda out: {"path": str(out), "episodes": 2})
+    monkeypatch.setattr(calls, "invoke", lambda call, base: made)
+    assert edgekd_(*asked).out == "path      there\nepisodes  2\n"
+    monkeypatch.setattr(calls, "invoke", lambda call, base: object())
+    ran = edgekd_(*asked)
+    assert ran.code == 2 and "not on trajectories" in ran.err
 
 
 def test_data_check_names_what_cannot_be_read(edgekd_):

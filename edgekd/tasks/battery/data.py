@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from edgekd.data.battery.embedded import NOTICE
 from edgekd.data.battery.homes import Homes
 from edgekd.data.battery.load import load_homes
 from edgekd.spec import canonical
+from edgekd.tasks.battery import logged
 from edgekd.tasks.battery.expert import (
     Ground,
     Rows,
@@ -132,6 +134,7 @@ class Battery:
         supervised: See `Windows`.
         few: Two homes and 20 days: for a fast check.
         labels: See `battery`.
+        demonstrations: Same.
     """
 
     homes: Homes
@@ -144,11 +147,15 @@ class Battery:
     supervised: int
     few: bool
     labels: str = "action"
+    demonstrations: str = ""
 
     @cached_property
     def train(self) -> Windows:
         """Demonstrations."""
-        rows = demonstrate(self.grounds, self.contract, self.seed, costs=self.labels == "cost")
+        if self.demonstrations:
+            rows = logged.read(Path(self.demonstrations), self.contract)
+        else:
+            rows = demonstrate(self.grounds, self.contract, self.seed, costs=self.labels == "cost")
         ends = np.arange(THIN - 1, len(rows.goals), THIN)
         return Windows(rows, ends, self.contract.window, self.supervised)
 
@@ -161,6 +168,10 @@ class Battery:
     def test(self) -> Judged:
         """Touched once."""
         return self._judged("test")
+
+    def export(self, folder: Path) -> dict[str, Any]:
+        """Write what is demonstrated as a dataset; see `edgekd.tasks.battery.logged.write`."""
+        return logged.write(self.grounds, self.contract, self.seed, folder)
 
     @property
     def note(self) -> str:
@@ -235,6 +246,7 @@ def battery(
     seed: int = 0,
     few: bool = False,
     labels: str = "action",
+    demonstrations: str = "",
 ) -> Battery:
     """Load homes and make everything that a battery recipe trains on and is judged by.
 
@@ -261,6 +273,7 @@ def battery(
         seed: Of the demonstrations.
         few: A fast check on two homes.
         labels: ``action``, what the expert does; ``cost``, what it says that every action costs.
+        demonstrations: Minari dataset to train on in place of the expert's trajectories.
     """
     return _battery(canonical(locals()))
 
@@ -297,7 +310,7 @@ def _battery(arguments: str) -> Battery:
         contract = replace(contract, target=ambitious(grounds, contract))
     return Battery(
         homes, setup, contract, grounds, a["split"], a["seed"], a["end"], a["supervised"],
-        a["few"], a["labels"],
+        a["few"], a["labels"], a["demonstrations"],
     )  # fmt: skip
 
 

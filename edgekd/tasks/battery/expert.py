@@ -9,7 +9,7 @@ a modest one a low return, and the planner can label any state that a student re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -227,14 +227,36 @@ def _costs(
     return labels
 
 
-def _trajectories(
-    one: Ground,
-    contract: Contract,
-    behaviours: Sequence[Behaviour],
-    rng: np.random.Generator,
-    costs: bool = False,
-) -> Rows:
-    """All behaviours of one stretch side by side, each with all homes."""
+@dataclass(frozen=True, eq=False)
+class Acted:
+    """All behaviours of one stretch side by side, each with all homes.
+
+    Attributes:
+        world: The homes, once a behaviour.
+        homes: (trajectories,) home of the stretch that each is.
+        share: (trajectories,) part of the plan that was to be carried out.
+        goals: (trajectories, steps) right outputs.
+        happened: See `edgekd.agent.loops.battery.roll`.
+        saved: (trajectories, steps) in units of capacity · price_mean.
+    """
+
+    world: World
+    homes: NDArray[np.int64]
+    share: Floats
+    goals: Floats
+    happened: Mapping[str, NDArray[Any]]
+    saved: Floats
+
+    @property
+    def before(self) -> Floats:
+        """(trajectories, steps) state of energy before each step."""
+        return np.concatenate((self.world.start[:, None], self.happened["soe"][:, :-1]), 1)
+
+
+def act(
+    one: Ground, contract: Contract, behaviours: Sequence[Behaviour], rng: np.random.Generator
+) -> Acted:
+    """Carry out the behaviours in one stretch."""
     count = one.world.homes
     world = _started(_repeated(one.world, len(behaviours)), rng)
     homes = np.tile(np.arange(count), len(behaviours))
@@ -257,15 +279,28 @@ def _trajectories(
 
     happened = roll(choose, contract, world)
     saved = happened["saved"] / (world.capacity * contract.price_mean)[:, None]
+    return Acted(world, homes, share, goals, happened, saved)
+
+
+def _trajectories(
+    one: Ground,
+    contract: Contract,
+    behaviours: Sequence[Behaviour],
+    rng: np.random.Generator,
+    costs: bool = False,
+) -> Rows:
+    """What the behaviours met, with what is right there."""
+    acted = act(one, contract, behaviours, rng)
+    world, saved, goals, share = acted.world, acted.saved, acted.goals, acted.share
     midnight = world.time[0, : world.steps] < contract.hours / 48
     real = returns(saved, midnight)
     asked = contract.target * rng.uniform(0, GENEROUS, saved.shape)
     much = generous(real, saved, midnight, asked)
-    seen = happened["seen"]
+    seen = acted.happened["seen"]
     seen[:, :, 1] = soft(np.where(share[:, None] == 1, much, real))
     if costs:
-        soe = np.concatenate((world.start[:, None], happened["soe"][:, :-1]), 1)
-        goals = _costs(one.planner, homes, 0, soe, goals, (share == 1).astype(np.float64))
+        much_asked = (share == 1).astype(np.float64)
+        goals = _costs(one.planner, acted.homes, 0, acted.before, goals, much_asked)
     return rows_of(seen, goals)
 
 
