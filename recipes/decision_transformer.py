@@ -45,7 +45,8 @@ def recipe(
     target: float = 0.0,
     student: Literal["mcu", "pi"] = "mcu",
     teacher: str = "train",
-    learn: Literal["action", "cost"] = "action",
+    learn: Literal["cost", "action"] = "cost",
+    demonstrations: str = "",
     objective: Literal["none", "kd", "kd+label"] = "kd+label",
     distill: Literal["if-better", "always"] = "if-better",
     alpha: float = 0.5,
@@ -84,8 +85,10 @@ def recipe(
             more than the expert brings on most days. Ask for less and the battery does less.
         student: ``mcu`` is d32, 1 layer, 8 steps; ``pi`` is d64, 2 layers, 16 steps.
         teacher: ``train``, or a state dict (.pt) of the default teacher.
-        learn: What the expert teaches: its ``action``, or the ``cost`` of every action, so that the
-            network learns what is cheapest over the futures that look alike to it.
+        learn: What the expert teaches: the ``cost`` of every action, so that the network learns
+            what is cheapest over the futures that look alike to it; or its ``action`` alone.
+        demonstrations: Minari dataset (HDF5) to learn from in place of the expert's trajectories,
+            as ``edgekd data export`` writes one; wants learn=action.
         objective: The student learns from labels alone, the teacher alone, or both.
         distill: ``if-better`` ships the control where the teacher is no better on validation.
         alpha: Share of the teacher in kd+label.
@@ -107,6 +110,13 @@ def recipe(
     steps, features = max(mine[0], usual[3][0]), 5 + 2 * horizon
     hidden = PAPER_HIDDEN if preset == "paper" else 0
     files = [str((Path.cwd() / name).resolve()) for name in (data, prices) if name not in OWN]
+    logs = str((Path.cwd() / demonstrations).resolve()) if demonstrations else ""
+    if logs and learn == "cost":
+        raise RecipeError(
+            "demonstrations hold what was done, not what every action would have cost",
+            at="setting: learn",
+            hint="learn=action",
+        )
     train = Train(
         epochs, batch=128, lr=3e-3, weight_decay=1e-4, rounds=rounds, on_policy=0.7, expert=True,
         rollout=Call("edgekd.tasks.battery.data:rollout") if rounds else None,
@@ -137,9 +147,10 @@ def recipe(
                 "seed": seed,
                 "few": smoke,
                 "labels": learn,
+                **({"demonstrations": logs} if logs else {}),
             },
         ),
-        files=tuple(files),
+        files=(*files, *([logs] if logs else [])),
         input=_input(mine[0], steps, features),
         output="logits",
         task=Call("edgekd.tasks.battery.task:closed_loop"),
@@ -201,7 +212,7 @@ def _terms(objective: str, alpha: float, learn: str) -> tuple[Term, ...]:
         raise RecipeError(
             "learn='cost' wants a term of the labels: the control learns from nothing else",
             at="setting: objective",
-            hint="objective='kd+label' or 'none'",
+            hint="objective='kd+label' or 'none', or learn='action'",
         )
     if share < 1 and learn == "cost":
         found.append(Term("label", REGRET, weight=1 - share))

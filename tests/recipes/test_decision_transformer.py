@@ -59,7 +59,8 @@ def test_own_data_is_a_file_of_the_key_and_sizes_its_own_battery(tmp_path, monke
 
 @pytest.mark.parametrize("objective", ["none", "kd", "kd+label"])
 def test_objectives(objective):
-    terms = {t.tap: t.weight for t in recipe(objective=objective, alpha="0.3").objective.terms}
+    asked = recipe(objective=objective, alpha="0.3", learn="action")
+    terms = {t.tap: t.weight for t in asked.objective.terms}
     wanted = {"none": {"label": 1}, "kd": {"logits": 1}, "kd+label": {"label": 0.7, "logits": 0.3}}
     assert terms == pytest.approx(wanted[objective])
 
@@ -67,6 +68,18 @@ def test_objectives(objective):
 def test_wrong_settings_fail_before_any_work():
     with pytest.raises(RecipeError, match="forecast"):
         recipe(forecast="oracle")
+    with pytest.raises(RecipeError, match="control learns"):
+        recipe(objective="kd")
+    with pytest.raises(RecipeError, match="demonstrations hold what was done"):
+        recipe(demonstrations="logs")
+
+
+def test_demonstrations_are_a_file_of_the_key(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = recipe(demonstrations="logs", learn="action")
+    assert asked.files == (str(tmp_path / "logs"),)
+    assert asked.data.args["demonstrations"] == asked.files[0]
+    assert "demonstrations" not in recipe().data.args
 
 
 def test_a_recipe_survives_the_round_trip():

@@ -79,10 +79,10 @@ def test_the_recipe_teaches_costs_to_teacher_control_and_student_alike():
     from edgekd.steps import shared
 
     path = Path(__file__).parents[3] / "recipes" / "decision_transformer.py"
-    asked = load_recipe(path, {"learn": "cost"})
+    asked = load_recipe(path, {})
     assert asked.data.args["labels"] == "cost"
     steps = {step.name: step.spec for step in shared(asked)}
     for name in ("teacher", "control", "distill"):
         assert steps[name]["objective"]["terms"][0]["divergence"].endswith("regret:regret")
     with pytest.raises(RecipeError, match="control learns"):
-        load_recipe(path, {"learn": "cost", "objective": "kd"})
+        load_recipe(path, {"objective": "kd"})
