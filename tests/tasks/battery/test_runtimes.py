@@ -93,3 +93,40 @@ def test_the_network_acts(costs):
     """Else the test above compares the rule with itself."""
     output = costs["torch"]["output"]
     assert (np.abs(output) > CONTRACT.deadband).mean() > 0.3
+
+
+@pytest.mark.slow
+def test_a_year_in_one_process_of_the_runtime(network, tmp_path):
+    """Two measured homes over 52 weeks: limits hold, nothing falls back, and nothing drifts."""
+    from edgekd.backends.torch_eager import load_network
+    from edgekd.data.battery.embedded import embedded_homes
+    from edgekd.graph.export import export_onnx
+    from edgekd.models.shipped import shipped
+    from edgekd.spec import plain
+
+    homes, setup = embedded_homes(), Setup()
+    weeks = (homes.steps - setup.horizon) // 168
+    assert weeks >= 51
+    samples = torch.rand(4, *INPUT.shape) * 2 - 1
+    model = shipped(load_network(network, Path())[0])
+    export_onnx(model, INPUT, tmp_path / "model.onnx", samples=samples, output_name="y", opset=18)
+    artefact = Artefact(tmp_path, "model.onnx", "onnxruntime", {}, plain(INPUT), "fp32")
+    year = world_of(homes, setup, [Place(0, 0), Place(7, 0)], weeks * 168)
+    first = (weeks - 4) * 168 + int(-homes.slots[0] % homes.day)
+    with Running(artefact) as running:
+        got = running.drive("battery", asked(CONTRACT, year))
+        soe = got["soe"][:, first - 1] / year.capacity
+        steps = weeks * 168 - first
+        month = world_of(homes, setup, [Place(0, first), Place(7, first)], steps, start=soe)
+        again = running.drive("battery", asked(CONTRACT, month))
+    for name in ("action", "soe", "grid", "cost", "output"):
+        assert np.isfinite(got[name]).all(), name
+    assert not got["failed"].any() and (np.abs(got["output"]) > CONTRACT.deadband).mean() > 0.3
+    assert (got["soe"] >= 0).all() and (got["soe"] <= year.capacity[:, None]).all()
+    assert (np.abs(got["action"]) <= year.power[:, None] + 1e-12).all()
+    before = np.concatenate((year.start[:, None], got["soe"][:, :-1]), 1)
+    charged, drawn = np.maximum(got["action"], 0), np.maximum(-got["action"], 0)
+    change = charged * year.charge[:, None] - drawn / year.discharge[:, None]
+    assert np.abs(got["soe"] - before - change).max() < 1e-9
+    # A controller that starts four weeks before the end does the same in the last two.
+    assert got["action"][:, -336:] == pytest.approx(again["action"][:, -336:], abs=1e-9)
