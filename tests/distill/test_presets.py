@@ -108,7 +108,7 @@ def test_a_recipes_own_come_first_and_changes_reach_the_teachers_terms_alone():
 
 def test_recipes_take_methods_by_name():
     assert load_recipe("mobilevit", {"objective": "crd"}).objective.name == "crd"
-    assert load_recipe("mobilevit", {}).objective.name == "ce+mse"
+    assert load_recipe("mobilevit", {}).objective.name == "mse+kd"
     with pytest.raises(RecipeError, match="compares logits"):
         load_recipe("mobilevit", {"objective": "dkd", "teacher": "t.onnx"})
     with pytest.raises(RecipeError, match=r"did you mean 'ce\+mse'"):

@@ -82,6 +82,8 @@ def test_logits_are_learnt_from_where_the_teacher_has_them(tmp_path):
     blind = {"objective": "ce+mse+kd", "teacher": str(tmp_path / "teacher.onnx")}
     with pytest.raises(RecipeError, match="no objective is called 'ce\\+mse\\+kd'"):
         load_recipe("mobilevit", blind)
+    assert load_recipe("mobilevit", {}).objective.name == "mse+kd"
+    assert load_recipe("mobilevit", blind | {"objective": "preset"}).objective.name == "ce+mse"
 
 
 def test_the_smoke_presets_classes_are_not_the_shipped_teachers():
