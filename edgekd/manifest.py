@@ -490,7 +490,8 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         better = sign * (row["metrics"][primary]["value"] - student) > 0
         told = row["id"].startswith("reference:")
         if row["kind"] in ("trivial", "baseline", "control") and better and not told:
-            found.append(f"{row['label']} beats the distilled student on {primary}.")
+            units = [evidence.units(f"test:{n}").get(primary) for n in (row["id"], "distill")]
+            found.append(_rival_claim(row["label"], units[0], units[1], primary))
     control = evidence.facts("control")["val"]["metrics"][primary]["value"]
     for step in teachers(evidence.recipe):
         ran = evidence.facts(step)["val"]["metrics"][primary]["value"]
@@ -716,6 +717,27 @@ def _gain_claim(gain: Mapping[str, float] | None, primary: str, sign: int) -> st
     return (
         f"Distillation {verdict}: student − control on {primary} is {value:+.2f} points"
         f" (95 % interval {low:+.2f} to {high:+.2f}, this one training)."
+    )
+
+
+def _rival_claim(label: str, theirs: Any, ours: Any, primary: str) -> str:
+    """That a network without a teacher scored better, and whether that is beyond the noise.
+
+    Args:
+        label: Of that network.
+        theirs: Its metric per unit, None where the metric gives none.
+        ours: The student's, over the same units.
+        primary: The metric.
+    """
+    if theirs is None or ours is None:
+        return f"{label} beats the distilled student on {primary}."
+    gain = paired(theirs, ours)
+    value, low, high = (100 * gain[k] for k in ("value", "low", "high"))
+    clear = low > 0 or high < 0
+    verdict = "beats the distilled student" if clear else "is not clearly better than the student"
+    return (
+        f"{label} {verdict} on {primary}: {value:+.2f} points"
+        f" (95 % interval {low:+.2f} to {high:+.2f})."
     )
 
 

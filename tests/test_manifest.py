@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from edgekd.discover import load_target
-from edgekd.manifest import _floor_claim
+from edgekd.manifest import _floor_claim, _rival_claim
 
 ROW = {"macs": 20_900_000, "file_bytes": 1_000_000, "precision": "int8"}
 
@@ -49,3 +51,18 @@ def test_energy_that_was_measured_is_held_against_the_budget():
         "rung": "within budget", "status": "failed", "why": "energy_mj 6 > 5",
     }  # fmt: skip
     assert rung(5, {"not_run": "no power sensor"})["why"] == "not measured: energy_mj"
+
+
+def test_a_rival_beats_the_student_where_the_interval_says_so():
+    ours = np.full(400, 0.8)
+    theirs = ours + np.random.default_rng(0).normal(0.01, 0.02, 400)
+    said = _rival_claim("Conv-4", theirs, ours, "accuracy")
+    assert said.startswith("Conv-4 beats the distilled student on accuracy: +")
+    said = _rival_claim("Conv-4", ours + np.tile([0.1, -0.099], 200), ours, "accuracy")
+    assert said == (
+        "Conv-4 is not clearly better than the student on accuracy: +0.05 points"
+        " (95 % interval -0.93 to +1.03)."
+    )
+    assert _rival_claim("Conv-4", None, ours, "accuracy") == (
+        "Conv-4 beats the distilled student on accuracy."
+    )

@@ -52,10 +52,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _unfused() -> Iterator[None]:
     """Make torch run attention and recurrent layers as products that the counter sees."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    fast, onednn = torch.backends.mha.get_fastpath_enabled(), bool(torch.backends.mkldnn.enabled)
     torch.backends.mha.set_fastpath_enabled(False)
+    # not mkldnn.flags(): that sets TF32 too, and warns of it where there is no Intel GPU
+    setattr(torch.backends.mkldnn, "enabled", False)  # noqa: B010 (typed as its descriptor)
     try:
-        with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+        with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        setattr(torch.backends.mkldnn, "enabled", onednn)  # noqa: B010

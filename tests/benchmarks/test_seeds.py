@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks import seeds
+from edgekd import steps
+from edgekd.discover import load_recipe, load_target
 
 
 def test_groups_that_differ_make_the_interval_wider():
@@ -44,3 +46,13 @@ def test_the_summary_names_how_many_groups_there_are():
     told = {str(s): {k: r[k] for k in ("metrics", "pairs")} for s, r in runs.items()}
     page = seeds.text({"primary": "AUC", "runs": told, "summary": found})
     assert "95 % over seeds and 3 groups" in page
+
+
+def test_no_artefact_waits_for_a_training_that_is_not_walked():
+    recipe, target = load_recipe("mobilevit", {}), load_target("cpu-ort")
+    chosen = seeds.artefacts(recipe, target)
+    made = {step.name for step in (*steps.shared(recipe), steps.exported(recipe, target))}
+    for step in steps.built(recipe, target, chosen):
+        assert set(step.inputs.values()) <= made
+        made.add(step.name)
+    assert {"fp32", "int8"} <= {c.precision for c in chosen}

@@ -54,3 +54,10 @@ def test_mode_of_every_module_is_kept():
     count_macs(model, (4,))
     assert (model.training, model[0].training, model[1].training) == (True, False, True)
     assert int(model[0].num_batches_tracked) == 0
+
+
+def test_counting_says_nothing_and_leaves_torch_as_it_was(recwarn):
+    before = torch.backends.mkldnn.enabled
+    count_macs(nn.LSTM(3, 4, batch_first=True), (5, 3))
+    assert torch.backends.mkldnn.enabled == before
+    assert not list(recwarn)
