@@ -31,6 +31,7 @@ def around(
     for name, fits, write in (
         ("controller", _is_battery, _battery),
         ("stage", _is_stage, _stage),
+        ("enroller", _is_few_shot, _enroller),
     ):
         if fits(document):
             body = write(document, card, channels)
@@ -171,3 +172,18 @@ def _stage(document: Document, card: Document, channels: Sequence[int] | None) -
         "FLAGGED": "" if threshold is None else _FLAGGED,
     }
     return _filled("stage.h", marks)
+
+
+# --- few shots ---------------------------------------------------------------------------------
+
+
+def _is_few_shot(document: Document) -> bool:
+    return "base_mean" in document
+
+
+def _enroller(document: Document, card: Document, channels: Sequence[int] | None) -> str:
+    del card, channels
+    mean = [real(value) for value in document["base_mean"]]
+    lines = [", ".join(mean[at : at + 8]) for at in range(0, len(mean), 8)]
+    marks = {"FEATURES": len(mean), "BASE_MEAN": "    " + ",\n    ".join(lines)}
+    return _filled("enroller.h", marks)

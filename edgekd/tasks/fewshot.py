@@ -56,6 +56,16 @@ class FewShot:
         features = outputs_of(model, data.train)
         return {"base_mean": features.astype(np.float64).mean(0).astype(np.float32)}
 
+    def contract(self, state: State) -> dict[str, Any]:
+        """What a device does with the features, for any language; ``enroll.py`` is it in numpy."""
+        return {
+            "rule": "nearest class mean (SimpleShot)",
+            "prepared": "feature less base_mean, scaled to unit length",
+            "class": "mean of its prepared examples",
+            "answer": "the class at the smallest squared distance",
+            "base_mean": [float(value) for value in state["base_mean"]],
+        }
+
     def score(
         self, model: Model, data: Any, split: str, state: State, emit: Emit = silent
     ) -> Score:

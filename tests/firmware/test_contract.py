@@ -15,8 +15,10 @@ from edgekd.firmware.boards import BOARDS
 from edgekd.firmware.contract import around
 from edgekd.firmware.library import load, write
 from edgekd.firmware.reference import run
+from edgekd.tasks.enroll import Enroller
 from edgekd.tasks.faults.cascade import Stage
 from edgekd.tasks.faults.tasks import contract as stage_contract
+from edgekd.tasks.fewshot import FewShot
 from tests.firmware.building import ARM
 from tests.firmware.host import WARNINGS, compiler
 from tests.firmware.networks import Net
@@ -50,6 +52,28 @@ void begin(one_stream_t *s) { one_stream_init(s); }
 int push(one_stream_t *s, const float *values) { return one_stream_push(s, values); }
 const void *window(const one_stream_t *s) { return s->window; }
 void chances(const int8_t *out, float *made) { one_chances(out, made); }
+"""
+
+
+ENROLLER = """
+#include "icons_enroller.h"
+void ready(const int8_t *out, float *made);
+void add(float *sums, int32_t *counts, int32_t place, const float *made);
+int32_t nearest(float *sums, int32_t *counts, const float *made, float *distance);
+void drop(float *sums, int32_t *counts, int32_t place);
+void ready(const int8_t *out, float *made) { icons_ready(out, made); }
+void add(float *sums, int32_t *counts, int32_t place, const float *made) {
+  icons_enroller_t e = {sums, counts, 5};
+  icons_enroll(&e, place, made);
+}
+int32_t nearest(float *sums, int32_t *counts, const float *made, float *distance) {
+  icons_enroller_t e = {sums, counts, 5};
+  return icons_classify(&e, made, distance);
+}
+void drop(float *sums, int32_t *counts, int32_t place) {
+  icons_enroller_t e = {sums, counts, 5};
+  icons_forget(&e, place);
+}
 """
 
 
@@ -185,6 +209,41 @@ def test_chances_and_the_threshold_are_those_of_the_python_driver(stage, tmp_pat
     text = (tmp_path / "include" / "one_stage.h").read_text()
     assert "#define ONE_THRESHOLD 0.4" in text
     assert '{"egt", 1300.0f, 90.0f},\n    {"rpm", 2000.0f, 300.0f}' in text
+
+
+def test_classes_are_enrolled_as_by_the_python_enroller(tmp_path):
+    rng, width = np.random.default_rng(3), 20
+    task = FewShot(5, (1, 5), 10, 100, 0)
+    base = rng.normal(0, 0.1, width).astype(np.float32)
+    net = Net(5)
+    net.output(net.dense(net.feed(1, 6), width))
+    document = json.loads(json.dumps(task.contract({"base_mean": base})))
+    _, card, shared = library(net, "icons", document, tmp_path, ENROLLER)
+    row = card["outputs"][0]
+    python, sums, counts = Enroller(base), np.zeros((5, width), np.float32), np.zeros(5, np.int32)
+    made, near = np.zeros(width, np.float32), ctypes.c_float()
+    at = [array.ctypes.data_as(ctypes.c_void_p) for array in (sums, counts, made)]
+
+    def prepared(codes):
+        shared.ready(codes.ctypes.data_as(ctypes.c_void_p), at[2])
+        features = (codes.astype(np.float32) - row["zero_point"]) * np.float32(row["scale"])
+        assert made == pytest.approx(python.prepare(features[None])[0], abs=1e-6)
+        return features
+
+    assert shared.nearest(*at, ctypes.byref(near)) == -1
+    for _ in range(3):
+        for place in (0, 1, 3):
+            features = prepared(rng.integers(-128, 128, width).astype(np.int8))
+            shared.add(at[0], at[1], place, at[2])
+            python.enroll(str(place), features)
+    for round_ in range(2):
+        for _ in range(20):
+            features = prepared(rng.integers(-128, 128, width).astype(np.int8))
+            assert str(shared.nearest(*at, ctypes.byref(near))) == python.classify(features)[0]
+            assert near.value == pytest.approx(python.distances(features).min(), rel=1e-4)
+        if not round_:
+            shared.drop(at[0], at[1], 1)
+            python.forget("1")
 
 
 @pytest.mark.needs("arm-none-eabi-gcc", install=ARM)

@@ -95,6 +95,43 @@ def test_the_script_in_the_folder_does_the_same(contents, tmp_path):
     assert "PASS" in done.stdout + done.stderr
 
 
+def test_two_networks_live_in_one_image(contents, tmp_path):
+    """Each brings its own self-test, which runs the other's code never and shares no symbol."""
+    board, objects = BOARDS["cortex-m4"], []
+    base = [cross.COMPILER, *board.flags, "-O2", "-std=c99", "-Wall", "-Werror"]
+    tick = f"-DTICK_INSTRUCTIONS={board.tick}u"
+    for name, content in contents.items():
+        folder = tmp_path / name
+        write(load(content, name), folder, board)
+        include = [f"-I{folder / part}" for part in ("include", "src", "golden", "selftest")]
+        for source in [*(folder / "src").glob("*.c"), folder / "selftest" / "selftest.c"]:
+            objects.append(str(folder / f"{source.stem}.o"))
+            renamed = f"-Dselftest={name}_selftest"
+            command = [*base, tick, renamed, *include, "-c", str(source), "-o", objects[-1]]
+            subprocess.run(command, check=True)
+    main = tmp_path / "main.c"
+    calls = " + ".join(f"{name}_selftest()" for name in contents)
+    declared = "\n".join(f"int {name}_selftest(void);" for name in contents)
+    main.write_text(
+        f'#include "platform.h"\n{declared}\nint selftest(void) {{ return {calls}; }}\n'
+    )
+    place = tmp_path / next(iter(contents)) / "selftest"
+    image = tmp_path / "both.elf"
+    link = [
+        "-nostartfiles",
+        "-Wl,--gc-sections",
+        "-T",
+        str(place / "emulator.ld"),
+        "-o",
+        str(image),
+    ]
+    sources = [str(main), str(place / "cortexm.c")]
+    subprocess.run([*base, tick, f"-I{place}", *sources, *objects, *link], check=True)
+    verdict = cross.emulate(image, board)
+    assert verdict.passed
+    assert verdict.output.count("PASS") == len(contents)
+
+
 def test_a_missing_tool_is_named_with_the_line_that_installs_it(monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SetupError, match="qemu-system-arm missing") as caught:
