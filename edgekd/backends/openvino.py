@@ -171,6 +171,17 @@ class OpenVino:
             **facts,
         }
 
+    def kit(
+        self, manifest: Mapping[str, Any], golden: Mapping[str, NDArray[Any]]
+    ) -> dict[str, bytes]:
+        """Return a runner in C++, with its golden self-test; for one input and one output."""
+        from edgekd.backends.openvino_kit import kit
+
+        inputs, outputs = manifest["io"]["inputs"], manifest["io"]["outputs"]
+        if len(inputs) != 1 or len(outputs) != 1:
+            return {}
+        return kit(manifest, golden[inputs[0]["name"]], golden[f"output:{outputs[0]['name']}"])
+
 
 BACKEND = OpenVino()
 

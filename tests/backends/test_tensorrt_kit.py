@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.backends.tensorrt_kit import SAMPLES, kit
+from edgekd.backends.runner import SAMPLES
+from edgekd.backends.tensorrt_kit import kit
 
 FAKE = Path(__file__).parent / "fake_tensorrt"
 MANIFEST = {
@@ -155,8 +156,8 @@ def test_latency_and_raw_input(runner, folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("model.plan",), 2, "runner PLAN"),
-        (("model.plan", "sing"), 2, "runner PLAN"),
+        (("model.plan",), 2, "runner MODEL"),
+        (("model.plan", "sing"), 2, "runner MODEL"),
         (("nothing.plan", "golden"), 1, "cannot read"),
         (("runner/runner.cpp", "golden"), 1, "another TensorRT"),
         (("model.plan", "raw", "model.plan", "o"), 1, "another size"),

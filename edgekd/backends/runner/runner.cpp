@@ -1,11 +1,11 @@
-// Runs the engine of this bundle: the golden self-test, a latency check, or one raw input.
+// Runs the network of this bundle: the golden self-test, a latency check, or one raw input.
 //
-//   runner model.plan golden              give the golden inputs, compare; exit 0 when they agree
-//   runner model.plan time [RUNS]         median and 99th percentile of one inference, CUDA graph off
-//   runner model.plan raw IN.bin OUT.bin  camera bytes (uint8, height x width x channel) or, with
-//                                         --prepared, the tensor as the network takes it
+//   runner MODEL golden              give the golden inputs, compare; exit 0 when they agree
+//   runner MODEL time [RUNS]         median and 99th percentile of one inference
+//   runner MODEL raw IN.bin OUT.bin  camera bytes (uint8, height x width x channel) or, with
+//                                    --prepared, the tensor as the network takes it
 //
-// Exit codes: 0 agrees, 1 failure of CUDA or TensorRT, 2 usage, 5 the golden outputs differ.
+// Exit codes: 0 agrees, 1 failure of the runtime, 2 usage, 5 the golden outputs differ.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -14,96 +14,16 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include <NvInfer.h>
-#include <cuda_runtime_api.h>
-
 #include "contract.h"
+#include "network.h"
 
 namespace {
 
-using Bytes = std::vector<char>;
 using Clock = std::chrono::steady_clock;
-
-[[noreturn]] void fail(std::string const& what) { throw std::runtime_error(what); }
-
-void check(cudaError_t code, char const* doing) {
-  if (code != cudaSuccess) fail(std::string(doing) + ": " + cudaGetErrorString(code));
-}
-
-Bytes read(std::string const& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) fail("cannot read " + path);
-  return Bytes(std::istreambuf_iterator<char>(file), {});
-}
-
-class Log : public nvinfer1::ILogger {
-  void log(Severity severity, char const* text) noexcept override {
-    if (severity <= Severity::kWARNING) std::fprintf(stderr, "[TRT] %s\n", text);
-  }
-};
-
-// Device memory that frees itself.
-struct Buffer {
-  explicit Buffer(size_t bytes) : size(bytes) { check(cudaMalloc(&data, bytes), "cudaMalloc"); }
-  ~Buffer() { cudaFree(data); }
-  Buffer(Buffer const&) = delete;
-  Buffer& operator=(Buffer const&) = delete;
-  void* data = nullptr;
-  size_t size;
-};
-
-// One engine, one input, one output, one sample at a time.
-class Network {
- public:
-  explicit Network(Bytes const& plan)
-      : runtime_(nvinfer1::createInferRuntime(log_)), in_(kInputBytes),
-        out_(kOutputCount * sizeof(float)) {
-    if (!runtime_) fail("TensorRT gives no runtime: is the driver there?");
-    engine_.reset(runtime_->deserializeCudaEngine(plan.data(), plan.size()));
-    if (!engine_) fail("the engine was built by another TensorRT or for another GPU; run build.sh");
-    context_.reset(engine_->createExecutionContext());
-    if (!context_) fail("no execution context: the device's memory is short");
-    check(cudaStreamCreate(&stream_), "cudaStreamCreate");
-    nvinfer1::Dims dims{};
-    dims.nbDims = kInputRank;
-    for (int i = 0; i < kInputRank; ++i) dims.d[i] = kInputShape[i];
-    bool ok = context_->setInputShape(kInputName, dims) &&
-              context_->setTensorAddress(kInputName, in_.data) &&
-              context_->setTensorAddress(kOutputName, out_.data);
-    if (!ok) fail("the engine has other inputs or outputs than the contract");
-  }
-  ~Network() { cudaStreamDestroy(stream_); }
-
-  void enqueue() {
-    if (!context_->enqueueV3(stream_)) fail("enqueueV3 failed");
-  }
-  void wait() { check(cudaStreamSynchronize(stream_), "inference"); }
-  void put(char const* sample) {
-    check(cudaMemcpyAsync(in_.data, sample, in_.size, cudaMemcpyHostToDevice, stream_), "copy in");
-  }
-  std::vector<float> operator()(char const* sample) {
-    std::vector<float> result(kOutputCount);
-    put(sample);
-    enqueue();
-    check(cudaMemcpyAsync(result.data(), out_.data, out_.size, cudaMemcpyDeviceToHost, stream_),
-          "copy out");
-    wait();
-    return result;
-  }
-
- private:
-  Log log_;
-  std::unique_ptr<nvinfer1::IRuntime> runtime_;
-  std::unique_ptr<nvinfer1::ICudaEngine> engine_;
-  std::unique_ptr<nvinfer1::IExecutionContext> context_;
-  cudaStream_t stream_ = nullptr;
-  Buffer in_, out_;
-};
 
 std::vector<float> floats(Bytes const& raw) {
   std::vector<float> values(raw.size() / sizeof(float));
@@ -139,11 +59,12 @@ int golden(Network& network, std::string const& folder) {
     double dot = 0, a = 0, b = 0;
     for (size_t i = 0; i < kOutputCount; ++i) {
       double const x = found[i], y = truth[i];
-      if (!std::isfinite(x)) fail("the engine gives NaN or infinite values");
+      if (!std::isfinite(x)) fail("the network gives NaN or infinite values");
       dot += x * y, a += x * x, b += y * y;
       worst_error = std::max(worst_error, std::fabs(x - y));
     }
-    worst_cosine = std::min(worst_cosine, dot / std::max(std::sqrt(a * b), 1e-30));
+    double const cosine = a == 0 && b == 0 ? 1 : dot / std::max(std::sqrt(a * b), 1e-30);
+    worst_cosine = std::min(worst_cosine, cosine);
   }
   double const relative = worst_error / std::max(largest, 1e-30);
   bool const good = worst_cosine >= kMinCosine && relative <= kMaxRelative;
@@ -155,13 +76,11 @@ int golden(Network& network, std::string const& folder) {
 int timed(Network& network, std::string const& folder, int runs) {
   auto const inputs = read(folder + "/input.bin");
   network.put(inputs.data());
-  for (int i = 0; i < 50; ++i) network.enqueue();
-  network.wait();
+  for (int i = 0; i < 50; ++i) network.run();
   std::vector<double> ms;
   for (int i = 0; i < runs; ++i) {
     auto const begin = Clock::now();
-    network.enqueue();
-    network.wait();
+    network.run();
     ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - begin).count());
   }
   std::sort(ms.begin(), ms.end());
@@ -182,7 +101,7 @@ int raw(Network& network, std::string const& in, std::string const& out, bool pr
 }
 
 int usage() {
-  std::fputs("runner PLAN golden|time [RUNS]|raw IN OUT [--prepared]\n", stderr);
+  std::fputs("runner MODEL golden|time [RUNS]|raw IN OUT [--prepared]\n", stderr);
   return 2;
 }
 
@@ -194,17 +113,17 @@ int main(int count, char** words) try {
   char const* set = std::getenv("EDGEKD_GOLDEN");
   std::string const folder = set ? set : EDGEKD_GOLDEN_FOLDER;
   if (args[1] == "golden") {
-    Network network(read(args[0]));
+    Network network(args[0]);
     return golden(network, folder);
   }
   if (args[1] == "time") {
     int const runs = args.size() > 2 ? std::atoi(args[2].c_str()) : 200;
     if (runs < 1) return usage();
-    Network network(read(args[0]));
+    Network network(args[0]);
     return timed(network, folder, runs);
   }
   if (args[1] == "raw" && args.size() >= 4) {
-    Network network(read(args[0]));
+    Network network(args[0]);
     return raw(network, args[2], args[3], args.size() > 4 && args[4] == "--prepared");
   }
   return usage();
