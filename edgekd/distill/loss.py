@@ -80,11 +80,6 @@ def objective_loss(
         base: Folder of the recipe, for divergences of its own.
         peer: Taps of the student beside it.
     """
-    others = {
-        **batch.teacher,
-        **{f"self:{name}": value for name, value in taps.items()},
-        **{f"peer:{name}": value for name, value in (peer or {}).items()},
-    }
     total: Tensor | None = None
     for place, term in enumerate(student.objective.terms):
         weight = term.weight * factor(term.ramp, at)
@@ -96,29 +91,41 @@ def objective_loss(
             value = terms.compare(
                 term,
                 student.project(place, taps[term.tap].float()),
-                others[term.source].float(),
+                _other(term.source, taps, batch, peer).float(),
                 labels=batch.y,
                 indices=batch.indices,
                 part=student.part(place),
                 base=base,
+                bound=student.bound(place, base),
             )
         if term.gate == "gap":
-            value = value * _gap(term, taps, others, batch.y)
+            value = value * _gap(term, taps, batch, peer)
         value = value if weight == 1 else weight * value
         total = value if total is None else total + value
     return torch.zeros((), device=batch.x.device) if total is None else total
 
 
+def _other(
+    source: str, taps: Mapping[str, Tensor], batch: Batch, peer: Mapping[str, Tensor] | None
+) -> Tensor:
+    """The other side of a term: a teacher's tap, or the student's own or its peer's."""
+    if source in batch.teacher:
+        return batch.teacher[source]
+    side, _, name = source.partition(":")
+    return (taps if side == "self" else peer or {})[name]
+
+
 def _gap(
-    term: Term, taps: Mapping[str, Tensor], others: Mapping[str, Tensor], labels: Tensor
+    term: Term, taps: Mapping[str, Tensor], batch: Batch, peer: Mapping[str, Tensor] | None
 ) -> Tensor:
     """How far the teacher is ahead on this batch."""
     who, _ = term.told_by
-    theirs = f"{who}:logits" if who else "logits"
-    if theirs not in others:
+    try:
+        theirs = _other(f"{who}:logits" if who else "logits", taps, batch, peer)
+    except KeyError as error:
         raise RecipeError(
             f"term {term.divergence!r} is gated by the gap to the teacher, which offers no logits",
             at="recipe: objective",
             hint="gate='none'",
-        )
-    return gap(taps["logits"].float(), others[theirs].float(), labels)
+        ) from error
+    return gap(taps["logits"].float(), theirs.float(), batch.y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -83,6 +84,7 @@ class Student(nn.Module):
             if part is not None:
                 parts[str(place)] = part
         self.projectors, self.parts = projectors, parts
+        self._bound: dict[tuple[int, Path | None], terms.Bound] = {}
 
     def _shapes(self, probe: Tensor | None) -> dict[str, Shape]:
         """Shapes of the taps inside, from one pass that leaves the network as it was."""
@@ -121,6 +123,13 @@ class Student(nn.Module):
             return None
         part: nn.Module = self.parts[key]
         return part
+
+    def bound(self, place: int, base: Path | None) -> terms.Bound:
+        """The functions of the term at ``place``, found once."""
+        key = (place, base)
+        if key not in self._bound:
+            self._bound[key] = terms.bind(self.objective.terms[place], base)
+        return self._bound[key]
 
 
 SIDES = ("self", "peer")

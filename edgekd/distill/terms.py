@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,36 @@ def transform(term: Term, x: Tensor) -> Tensor:
     return change(x, **_args(term, change, 1))
 
 
+@dataclass(frozen=True)
+class Bound:
+    """A term whose functions are found and whose arguments are picked, once for many steps.
+
+    Attributes:
+        change: Its transform; None where that leaves everything as it is.
+        divergence: Its function; None for a learned one.
+        args: Of the divergence.
+        labelled: Whether the divergence reads labels.
+    """
+
+    change: Callable[[Tensor], Tensor] | None
+    divergence: Callable[..., Tensor] | None
+    args: Mapping[str, Any]
+    labelled: bool
+
+    def seen(self, x: Tensor) -> Tensor:
+        """Apply the transform."""
+        return x if self.change is None else self.change(x)
+
+
+def bind(term: Term, base: Path | None = None) -> Bound:
+    """Find the functions of a term that has a teacher's side."""
+    change = None if term.transform == "identity" else functools.partial(transform, term)
+    if term.divergence in LEARNED:
+        return Bound(change, None, {}, False)
+    function = _row(term, base)
+    return Bound(change, function, _args(term, function, 2), _reads_labels(function))
+
+
 def compare(
     term: Term,
     student: Tensor,
@@ -123,6 +155,7 @@ def compare(
     indices: Tensor | None = None,
     part: nn.Module | None = None,
     base: Path | None = None,
+    bound: Bound | None = None,
 ) -> Tensor:
     """Value of one term (unweighted); no gradient reaches the teacher.
 
@@ -134,20 +167,17 @@ def compare(
         indices: Places in the data, for those with a memory.
         part: What `build` made.
         base: Folder of the recipe.
+        bound: What `bind` made of the term, where many steps compare by it.
     """
+    bound = bind(term, base) if bound is None else bound
     student, teacher = same_places(student, teacher.detach())
-    with torch.no_grad():
-        goal = transform(term, teacher)
-    mine = transform(term, student)
+    goal, mine = bound.seen(teacher), bound.seen(student)
     if part is not None:
         value: Tensor = part(mine, goal, labels, indices)
         return value
-    function = _row(term, base)
-    extra = _args(term, function, 2)
-    if _reads_labels(function):
-        extra["labels"] = labels
-    result: Tensor = function(mine, goal, **extra)
-    return result
+    assert bound.divergence is not None
+    extra = {**bound.args, "labels": labels} if bound.labelled else bound.args
+    return bound.divergence(mine, goal, **extra)
 
 
 def same_places(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

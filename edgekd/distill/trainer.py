@@ -47,6 +47,7 @@ class Course:
         student: The network in training.
         optimiser: Of its parameters.
         lesson: What it is about.
+        parameters: Of the student, listed once: walking its modules costs as much as clipping.
         average: Moving average of the backbone, or None.
         watch: What validation said.
         done: ``epoch``, ``history``, ``cpu_s``, ``seconds``.
@@ -55,6 +56,7 @@ class Course:
     student: Student
     optimiser: torch.optim.Optimizer
     lesson: Lesson
+    parameters: list[nn.Parameter] = field(default_factory=list)
     average: Average | None = None
     watch: Watch = field(default_factory=Watch)
     done: dict[str, Any] = field(
@@ -113,7 +115,8 @@ def fit(student: Student, lesson: Lesson, work: Path, step: str, emit: Emit) -> 
 def _begin(student: Student, lesson: Lesson, work: Path) -> Course:
     student.to(lesson.device)
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    course = Course(student, make_optimiser(student, lesson.train), lesson)
+    optimiser, parameters = make_optimiser(student, lesson.train), list(student.parameters())
+    course = Course(student, optimiser, lesson, parameters)
     if lesson.train.ema:
         course.average = Average(student.backbone, lesson.train.ema)
     _resume(work / CHECKPOINT, course)
@@ -229,7 +232,7 @@ def _step(course: Course, forward: nn.Module, batch: Batch, at: float) -> float:
     if not math.isfinite(value):
         raise TrainingError("the loss is not finite", hint="lower the learning rate: --set lr=…")
     if train.clip:
-        nn.utils.clip_grad_norm_(student.parameters(), train.clip)
+        nn.utils.clip_grad_norm_(course.parameters, train.clip)
     course.optimiser.step()
     if course.average is not None:
         course.average.update(student.backbone)
