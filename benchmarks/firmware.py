@@ -5,6 +5,10 @@
 Instructions are those of one inference on the first golden vector, counted by the emulator; the
 same model gives the same number again. Each core is measured with its DSP instructions and without.
 ``tflm_arena_bytes`` is what TensorFlow Lite Micro's own package says of the same file.
+
+``--beside`` names a JSON object, sha256 of a model → instructions that another generator's C took
+of it on the Cortex-M4 in the same emulator: here the sketch that this one was planned with, which
+knows int8 alone and is no part of the repository. ``share`` is ours over theirs.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import argparse
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +74,34 @@ def _on(firmware: Firmware, board: Board) -> dict[str, Any]:
     return rows
 
 
+def beside(row: Mapping[str, Any], theirs: Mapping[str, int]) -> dict[str, Any]:
+    """Return a model's row with what another generator takes, where that is known."""
+    other = theirs.get(row["sha256"])
+    if other is None:
+        return dict(row)
+    mine = row["cores"]["cortex-m4"]["dsp"]["instructions"]
+    compared = {
+        "instructions": other,
+        "instructions_per_mac": round(other / row["macs"], 2),
+        "share": round(mine / other, 3),
+    }
+    return {**row, "sketch": compared}
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="+", metavar="NAME=FILE")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--beside", type=Path)
     parser.add_argument("--core", action="append", choices=list(BOARDS))
     asked = parser.parse_args()
+    theirs = json.loads(asked.beside.read_text("utf-8")) if asked.beside else {}
     rows = {}
     for text in asked.models:
         name, _, path = text.partition("=")
-        rows[name] = measured(Path(path).read_bytes(), tuple(asked.core or BOARDS))
+        row = measured(Path(path).read_bytes(), tuple(asked.core or BOARDS))
+        rows[name] = beside(row, theirs)
         for core, row in rows[name]["cores"].items():
             per = ", ".join(f"{key} {one['instructions_per_mac']}" for key, one in row.items())
             print(f"{name} on {core}: instructions a MAC: {per}", flush=True)
