@@ -365,13 +365,32 @@ def ladder(evidence: Evidence) -> list[dict[str, Any]]:
         rungs.append(_rung("parity on device", True, ""))
         rungs.append(_rung("profiled on device", True, ""))
     else:
-        proxy = _proxy_compiled(evidence)
-        rungs += [
-            _not_run(n, evidence.no_device + (proxy if n == "compiled for device" else ""))
-            for n in ("compiled for device", "parity on device", "profiled on device")
-        ]
+        rungs += _without_device(evidence)
     rungs.append(_budget(evidence, picked))
     return rungs
+
+
+def _without_device(evidence: Evidence) -> list[dict[str, Any]]:
+    """The device's rungs where there is none, with what stands in for its compiler."""
+    names = ("compiled for device", "parity on device", "profiled on device")
+    ethos = _ethos_of(evidence)
+    if ethos is not None:
+        by = f"by Vela {ethos['vela']} for {ethos['accelerator']}"
+        return [
+            _rung(names[0], True, "", by),
+            *(_not_run(n, evidence.no_device) for n in names[1:]),
+        ]
+    proxy = _proxy_compiled(evidence)
+    return [
+        _not_run(n, evidence.no_device + (proxy if n == "compiled for device" else ""))
+        for n in names
+    ]
+
+
+def _ethos_of(evidence: Evidence) -> dict[str, Any] | None:
+    """What Arm's compiler made of the shipped network, if it is one for an Ethos-U."""
+    facts = checks(evidence).get(evidence.choice["picked"], {})
+    return dict(facts["ethos"]) if "ethos" in facts else None
 
 
 def firmware_of(evidence: Evidence) -> dict[str, Any] | None:
@@ -473,7 +492,7 @@ def _budget(evidence: Evidence, picked: str) -> dict[str, Any]:
 
 def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the numbers say, in words; also what one would rather not read."""
-    primary, choice = rows[-1]["primary"], evidence.choice
+    primary = rows[-1]["primary"]
     gain = evidence.facts("distill")["val"]
     sign = 1 if gain["higher_is_better"] else -1
     auto = _auto(evidence)
@@ -510,15 +529,7 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     note = _inputs(evidence)["data"]["note"]
     found += [note] if note else []
     found += [f"Not tried: {reason}." for reason in evidence.missing]
-    made = firmware_of(evidence)
-    if made is not None:
-        found.append(_firmware_claim(made))
-    elif evidence.absent:
-        found.append(
-            f"Nothing was built or measured on the device: {evidence.no_device}. Task metric and"
-            f" parity are of this host's {_ran_in(evidence.facts('build:' + choice['picked']))};"
-            " the choice among candidates is unmeasured."
-        )
+    found += _device_claims(evidence)
     found += _floor_claim(evidence.target, next(row for row in rows if row["shipped"]))
     return [*found, *evidence.recipe.notes]
 
@@ -705,6 +716,35 @@ def _firmware_claim(made: Mapping[str, Any]) -> str:
     if "not_run" in made:
         return f"{text} Not compiled for {made['core']}: {made['not_run']}."
     return f"{text} Built for and run on an emulated {made['core']}, on no board."
+
+
+def _device_claims(evidence: Evidence) -> list[str]:
+    """What is known of a device that is not at hand, from an emulator or a compiler."""
+    made, ethos = firmware_of(evidence), _ethos_of(evidence)
+    if made is not None:
+        return [_firmware_claim(made)]
+    if not evidence.absent:
+        return []
+    host = _ran_in(evidence.facts(f"build:{evidence.choice['picked']}"))
+    return [
+        *([_ethos_claim(ethos)] if ethos is not None else []),
+        f"Nothing was {'run' if ethos else 'built'} or measured on the device:"
+        f" {evidence.no_device}. Task metric and parity are of this host's {host}; the choice"
+        " among candidates is unmeasured.",
+    ]
+
+
+def _ethos_claim(made: Mapping[str, Any]) -> str:
+    kib, share = made["memory_kib"], made["npu_share"]
+    flash = kib["on_chip_flash"] + kib["off_chip_flash"]
+    on = "" if share is None else f"; {share:.0%} of the compiled operators run on the accelerator"
+    return (
+        f"Vela {made['vela']} estimates {made['cycles']:,} cycles of one inference,"
+        f" {made['ms']:.3g} ms at {made['clock_mhz']:.0f} MHz, {kib['sram']:.1f} KiB of SRAM,"
+        f" {flash:.1f} of flash,"
+        f" {kib['dram']:.1f} of DRAM, for {made['accelerator']} in system {made['system_config']},"
+        f" memory mode {made['memory_mode']}: estimates, no board was asked{on}."
+    )
 
 
 def _gain_claim(gain: Mapping[str, float] | None, primary: str, sign: int) -> str:

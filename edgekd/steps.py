@@ -582,7 +582,9 @@ def candidates(
 
 
 def _for_core(candidate: Candidate, recipe: Recipe, target: Target) -> Candidate:
-    """A candidate that knows the microcontroller and how C symbols shall begin."""
+    """A candidate that knows the microcontroller and how C symbols shall begin, or the Ethos-U."""
+    if target.npu is not None and candidate.backend == "ethos-u":
+        return replace(candidate, options=target.npu.model_dump())
     if target.mcu is None or candidate.backend != "firmware":
         return candidate
     prefix = str(recipe.settings.get("prefix") or "")
@@ -922,7 +924,9 @@ def joined(
 
 
 def _packages(candidate: Candidate) -> tuple[str, ...]:
-    return ("openvino", "nncf") if candidate.backend == "openvino" else ()
+    return {"openvino": ("openvino", "nncf"), "ethos-u": ("ethos-u-vela",)}.get(
+        candidate.backend, ()
+    )
 
 
 def _measure(target: Target) -> Json:

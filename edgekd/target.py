@@ -87,6 +87,33 @@ class Core(Frozen):
     """Memory that arena, inputs, outputs and stack may take together, in KiB."""
 
 
+class Npu(Frozen):
+    """An Arm Ethos-U and the system around it, in the words of Arm's compiler Vela."""
+
+    accelerator: Literal[
+        "ethos-u55-32",
+        "ethos-u55-64",
+        "ethos-u55-128",
+        "ethos-u55-256",
+        "ethos-u65-256",
+        "ethos-u65-512",
+        "ethos-u85-128",
+        "ethos-u85-256",
+        "ethos-u85-512",
+        "ethos-u85-1024",
+        "ethos-u85-2048",
+    ]
+    """Accelerator and its multiply-accumulates a cycle."""
+    system_config: str
+    """Clock and memories, a name of Vela's description of systems."""
+    memory_mode: str
+    """What lies where, a name of the same description."""
+    sram_kib: Positive | None = None
+    """SRAM that the network may take, in KiB; by Vela's estimate."""
+    flash_kib: Positive | None = None
+    """Flash that the network may take, in KiB; by Vela's estimate."""
+
+
 class Roofline(Frozen):
     """The device's published peaks, from which a floor of the latency follows, never a prediction.
 
@@ -156,6 +183,8 @@ class Target(Frozen):
     """Power mode that the device must be in, by the vendor's name ("25W"); recorded, compared."""
     mcu: Core | None = None
     """The microcontroller; for backend firmware."""
+    npu: Npu | None = None
+    """The accelerator; for backend ethos-u."""
     measure: Measure = Measure()
     """How latency is measured."""
     roofline: Roofline = Roofline()
@@ -170,6 +199,8 @@ class Target(Frozen):
             raise ValueError(f"runtime names {strangers[0]!r}, which is not among the backends")
         if "firmware" in self.backends and self.mcu is None:
             raise ValueError("backend firmware needs mcu: core, clock_mhz, flash_kib, ram_kib")
+        if "ethos-u" in self.backends and self.npu is None:
+            raise ValueError("backend ethos-u needs npu: accelerator, system_config, memory_mode")
         return self
 
     def absent_from(self, machine: Mapping[str, Any]) -> str:

@@ -43,6 +43,7 @@ _BUILT_IN: Mapping[str, str] = {
     "tensorrt": "edgekd.backends.tensorrt:BACKEND",
     "litert": "edgekd.backends.litert:BACKEND",
     "firmware": "edgekd.backends.firmware:BACKEND",
+    "ethos-u": "edgekd.backends.ethos:BACKEND",
 }
 
 

@@ -25,6 +25,8 @@ _WHAT = {
     "model/runner/contract.h": "names, shapes and preparation of the tensors, for the runner",
     "model/runner/golden/input.bin": "golden inputs, little-endian",
     "model/runner/golden/output.bin": "golden outputs, little-endian float32",
+    "model/model_vela.tflite": "what the accelerator runs, compiled by Arm's Vela",
+    "model/vela.json": "Vela's estimates, and for which system",
     "contract.json": "all that a device must do around the network, for any language",
     "controller.py": "battery: builds what the network sees and guards it; needs numpy alone",
     "cascade.py": "flights: both stages as one diagnosis; needs numpy alone",

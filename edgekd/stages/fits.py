@@ -54,10 +54,12 @@ def fits(
         facts[f"{key}_bytes"], facts[f"{key}_layer"] = used, layer
         allowed = int(1024 * spec[f"{key}_kib"])
         if used > allowed:
-            what = "all weights" if name == "flash" else "one layer with its input and output"
+            takes = f"at least {used:,} bytes of {name}, target {spec['target']} has {allowed:,}"
             raise BudgetError(
-                f"in 8 bits {what} of the student take at least {used:,} bytes of {name}, target"
-                f" {spec['target']} has {allowed:,}; most of it layer {layer!r}: {most:,}",
+                f"in 8 bits all weights of the student take {takes}; most of it layer {layer!r}:"
+                f" {most:,}"
+                if name == "flash"
+                else f"in 8 bits layer {layer!r}, its input and its output take {takes}",
                 at=f"targets/{spec['target']}.yaml: mcu.{key}_kib",
                 hint=_REMEDIES[name],
             )
