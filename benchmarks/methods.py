@@ -49,7 +49,7 @@ from edgekd.distill.teacher import Scaling, Taps, TeacherOutputs
 from edgekd.distill.trainer import fit
 from edgekd.distill.views import Prepare, as_tensor, in_process
 from edgekd.events import silent
-from edgekd.spec import Call, Input, Objective, Train
+from edgekd.spec import Call, Input, Objective, Term, Train
 
 CPU = torch.device("cpu")
 SEEDS = (0, 1, 2)
@@ -364,6 +364,7 @@ class Task:
         input: Of the student.
         full: Of the teacher, where it is another.
         output: What the networks return.
+        inner: Taps inside the teacher that a method reads, beside its map.
     """
 
     title: str
@@ -378,10 +379,13 @@ class Task:
     input: Input
     full: Input | None = None
     output: str = "logits"
+    inner: tuple[str, ...] = ()
 
 
 ALONE = {"logits", "features", "map"}
 CNN = tuple(p.name for p in PRESETS.values() if set(p.needs) <= ALONE and p.name != "none")
+CLONED = tuple(f"feat:{layer}.{block}" for layer in ("up", "down") for block in (0, 1))
+"""Layers of *blocks* whose outputs the clone loss compares, at its paper's weight of 0.2 each."""
 CLONES = ("kd", "lrc", "lrc, labels alone")
 REUSES = ("simkd, features", "simkd, features, labels alone")
 """The classifier of the teacher of *pairs* reads a hidden layer, not the mean of its map."""
@@ -432,8 +436,8 @@ TASKS = {
     "blocks": Task(
         "digit pairs, residual perceptrons of equal depth", pairs,
         lambda: Blocks(128, 128), lambda: Blocks(32, 32),
-        accuracy, "accuracy, %", Train(40, batch=128, lr=5e-3), Train(20, lr=3e-3), CLONES,
-        Input((1, 8, 16)),
+        accuracy, "accuracy, %", Train(40, batch=128, lr=5e-3), Train(20, lr=3e-3),
+        (*CLONES, "lrc, clone loss"), Input((1, 8, 16)), inner=CLONED,
     ),
 }  # fmt: skip
 """The teacher of *push* learns from 100 episodes of the expert without faults; see `_taught`."""
@@ -496,7 +500,7 @@ def _taught(task: Task, seed: int) -> Taught:
     student = _student(task, lesson, network, _control(task), {})
     cpu = _fit(student, lesson)
     student.eval()
-    hooks = Hooks(network, ["map"] if hasattr(network, "map") else [])
+    hooks = Hooks(network, [*(["map"] if hasattr(network, "map") else []), *task.inner])
     ready = Prepare(contract)
 
     def judge(raw: Any) -> Taps:
@@ -530,6 +534,8 @@ def _objective(task: Task, method: str) -> Objective:
         terms = tuple(
             dataclasses.replace(t, tap="features") if t.tap == "map" else t for t in terms
         )
+    if "clone loss" in how:
+        terms += tuple(Term(tap, "mse", project="clone", weight=0.2) for tap in CLONED)
     return Objective(name, terms, row.init)
 
 

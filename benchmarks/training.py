@@ -251,16 +251,26 @@ def measured(case: Case, pairs: int) -> dict[str, Any]:
 
 
 def _pairs(count: int, one: Callable[[], float], two: Callable[[], float]) -> dict[str, Any]:
-    """Ratio of the seconds of ``one`` to those of ``two``."""
-    logs = []
+    """Ratio of the seconds of ``one`` to those of ``two``: by the clock, and of the processor.
+
+    The second does not see what other programs do to the first, nor the waiting for a disk.
+    """
+    logs, busy = list[float](), list[float]()
     for _ in range(count):
-        both = [0.0, 0.0]
+        both, cpu = [0.0, 0.0], [0.0, 0.0]
         for side in random.sample((0, 1), 2):
+            began = time.process_time()
             both[side] = (one, two)[side]()
+            cpu[side] = time.process_time() - began
         logs.append(float(np.log(both[0] / both[1])))
+        busy.append(float(np.log(cpu[0] / cpu[1])))
+    return {"pairs": count, **_centre(logs), "processor": _centre(busy)}
+
+
+def _centre(logs: list[float]) -> dict[str, float]:
     shift = stats.pair_shift(logs)
     centre = {n: round(1 + getattr(shift, n), 4) for n in ("value", "low", "high")}
-    return {"pairs": count, **centre, "median": round(float(np.exp(np.median(logs))), 4)}
+    return {**centre, "median": round(float(np.exp(np.median(logs))), 4)}
 
 
 def recipes(repeats: int = 5) -> list[dict[str, Any]]:
@@ -312,11 +322,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--case", action="append", help="only these")
     parser.add_argument("--steps", type=int, help="of a short training, instead of the case's")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     load = os.getloadavg()[0]
-    cases = [convolutions(), images()]
+    cases = [
+        case for case in (convolutions(), images()) if case.name in (asked.case or [case.name])
+    ]
     if asked.steps:
         cases = [replace(case, steps=asked.steps) for case in cases]
     found = {

@@ -208,7 +208,9 @@ class Term:
             may be of any width.
         transform: Row of `edgekd.distill.transforms.TRANSFORMS`, applied to both sides.
         project: Maps the student's tap to the teacher's width, in training only: ``linear``,
-            ``mlp`` (two layers) for vectors, ``conv`` (1×1, batch norm) for maps.
+            ``mlp`` (two layers) for vectors, ``conv`` (1×1, batch norm) for maps. ``clone`` maps
+            the teacher's tap to the student's width instead, by the trained projection of the
+            cloned layer at ``feat:PATH`` (the clone loss of arXiv 2505.12781).
         weight: Factor.
         args: Further arguments of transform and divergence (``temperature``; of ``ce`` the
             ``weights`` of the classes; of ``smooth_l1`` its ``beta``).
@@ -225,7 +227,7 @@ class Term:
     tap: str
     divergence: str
     transform: str = "identity"
-    project: Literal["none", "linear", "mlp", "conv"] = "none"
+    project: Literal["none", "linear", "mlp", "conv", "clone"] = "none"
     weight: float = 1.0
     args: Mapping[str, float | tuple[float, ...] | list[float]] = field(default_factory=dict)
     teacher: str = ""

@@ -230,6 +230,7 @@ def _student(recipe: Recipe, name: str, objective: Objective, epochs: int = 0) -
         epochs: Instead of the recipe's; 0 for those.
     """
     judged, files = _judged(recipe)
+    _check_clones(objective)
     taken = objective.init != "random"
     if taken:
         _check_whole(recipe.teacher, objective)
@@ -347,6 +348,24 @@ def _told(
         )
         kept["undistilled"] = f"{why}: the student is the control"
     return kept
+
+
+def _check_clones(objective: Objective) -> None:
+    """Refuse terms of a clone where nothing is cloned.
+
+    Raises:
+        RecipeError: The term is named.
+    """
+    for term in objective.terms:
+        if term.project != "clone":
+            continue
+        if objective.init != "lowrank_clone" or term.source != term.tap or term.told_by[0]:
+            raise RecipeError(
+                f"term {term.divergence!r} on {term.tap!r} with project='clone' compares a cloned"
+                " layer with the layer that it is cloned from",
+                at="recipe: objective",
+                hint="Objective(init='lowrank_clone'), the tap feat:PATH on both sides",
+            )
 
 
 WHOLE = {"lowrank_clone": "a low-rank clone", "teacher_head": "the teacher's classifier"}
@@ -757,9 +776,9 @@ def _lesson(recipe: Recipe, student: Mapping[str, Json] | None) -> Objective:
     terms = tuple(
         replace(term, weight=term.weight * (term.ramp[-1][1] if term.ramp else 1), ramp=())
         for term in asked.terms
-        if not term.source.startswith("peer:")
+        if not term.source.startswith("peer:") and term.project != "clone"
     )
-    return Objective(asked.name, terms)
+    return Objective(asked.name, terms or asked.without_teacher().terms)
 
 
 def _made_by(name: str) -> dict[str, Json]:

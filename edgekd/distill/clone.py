@@ -11,6 +11,7 @@ ordinary network, no larger than one trained from scratch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,6 +32,9 @@ class Cloned(nn.Module):
     Args:
         theirs: Weight of the teacher's layer, (out_t, in_t, …).
         shape: Of the student's weight, (out_s, in_s, …).
+
+    Attributes:
+        left: Whether there is an L; it is the first of the trained projections then.
     """
 
     theirs: Tensor
@@ -40,7 +44,7 @@ class Cloned(nn.Module):
         # Not part of the state: an average of weights would round it.
         self.register_buffer("theirs", theirs.detach().clone(), persistent=False)
         self._right = theirs.shape[1] != shape[1]
-        self._left = theirs.shape[0] != shape[0] or not self._right
+        self.left = theirs.shape[0] != shape[0] or not self._right
         self._shape = shape
 
     def forward(self, *trained: Tensor) -> Tensor:
@@ -48,7 +52,7 @@ class Cloned(nn.Module):
         sides = list(trained)
         weight = self.theirs
         with torch.autocast(weight.device.type, enabled=False):
-            if self._left:
+            if self.left:
                 weight = torch.einsum("so,o...->s...", sides.pop(0), weight)
             if self._right:
                 weight = torch.einsum("si...,ir->sr...", weight, sides.pop(0))
@@ -57,7 +61,7 @@ class Cloned(nn.Module):
     def right_inverse(self, own: Tensor) -> tuple[Tensor, ...]:
         """Begin with orthonormal projections, as large as the student's own fresh weight."""
         rows, columns = self._shape[:2]
-        sides = [_orthonormal(rows, self.theirs.shape[0])] if self._left else []
+        sides = [_orthonormal(rows, self.theirs.shape[0])] if self.left else []
         sides += [_orthonormal(self.theirs.shape[1], columns)] if self._right else []
         with torch.no_grad():
             made = self.forward(*(side.to(self.theirs) for side in sides))
@@ -97,6 +101,35 @@ def clone(student: nn.Module, teacher: nn.Module) -> None:
     for name, layer in ours.items():
         part = Cloned(theirs[name].weight, layer.weight.shape)
         parametrize.register_parametrization(layer, "weight", part)
+
+
+def side_of(network: nn.Module, path: str) -> Callable[[Tensor], Tensor]:
+    """What maps the teacher's output of a cloned layer to the student's width: its L, as it is now.
+
+    No gradient reaches L here: projections of zero would be the least of all losses.
+
+    Raises:
+        RecipeError: The layer is not cloned.
+    """
+    layer = layers(network).get(path)
+    if layer is None or not parametrize.is_parametrized(layer, "weight"):
+        raise RecipeError(
+            f"project='clone' wants a cloned layer, {path!r} is none",
+            at="recipe: objective",
+            hint="Objective(init='lowrank_clone') and the tap feat:PATH of a linear or"
+            " convolutional layer",
+        )
+    parts: Any = layer.parametrizations.weight
+
+    def narrowed(theirs: Tensor) -> Tensor:
+        if not parts[0].left:
+            return theirs
+        left: Tensor = parts.original0.detach()
+        if isinstance(layer, nn.Linear):
+            return theirs @ left.T
+        return torch.einsum("so,bo...->bs...", left, theirs)
+
+    return narrowed
 
 
 def layers(network: nn.Module) -> dict[str, Any]:

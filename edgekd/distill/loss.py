@@ -91,7 +91,7 @@ def objective_loss(
             value = terms.compare(
                 term,
                 student.project(place, taps[term.tap].float()),
-                _other(term.source, taps, batch, peer).float(),
+                student.narrow(place, _other(term.source, taps, batch, peer).float()),
                 labels=batch.y,
                 indices=batch.indices,
                 part=student.part(place),

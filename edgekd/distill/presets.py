@@ -260,8 +260,9 @@ _ROWS = (
         "arXiv 2505.12781, 2603.22355",
         (replace(CE, weight=0.1), _kl(0.9, temperature=4.0)), "from paper", "features",
         ("logits", "alike"),
-        note="multiplied out before export; the terms are kd's, the paper's clone loss of hidden"
-        " activations is left out; biases and norms are trained from scratch",
+        note="multiplied out before export; the terms are kd's; the paper's clone loss of hidden"
+        " activations is Term(feat:PATH, mse, project=clone), 0.2 a layer; biases and norms are"
+        " trained from scratch",
         init="lowrank_clone",
     ),
     Preset(
@@ -423,8 +424,8 @@ PAPERS = (
     Paper(
         2, "Low-rank clone", "2603.22355, 2505.12781", "preset",
         "Objective.init: layers of the teacher between trained projections, multiplied out and"
-        " compared before export; without the clone loss of hidden activations; widths are the"
-        " student's, not the theory's rank", ("lrc",),
+        " compared before export; Term.project clone for the loss of hidden activations; widths are"
+        " the student's, not the theory's rank", ("lrc",),
     ),
     Paper(
         3, "Zero-shot cross-domain distillation", "2603.28994", "planned",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.distill import terms
+from edgekd.distill.clone import side_of
 from edgekd.distill.divergences import LOGITS
 from edgekd.distill.projectors import projector
-from edgekd.distill.taps import Hooks, inside
+from edgekd.distill.taps import Hooks, inside, path_of
 from edgekd.errors import RecipeError, did_you_mean
 from edgekd.spec import Objective, Term
 
@@ -61,6 +62,7 @@ class Student(nn.Module):
             own |= self._shapes(probe)
         others = {**teacher, **{f"{side}:{n}": s for n, s in own.items() for side in SIDES}}
         projectors, parts = nn.ModuleDict(), nn.ModuleDict()
+        self._narrowed: dict[int, Callable[[Tensor], Tensor]] = {}
         for place, term in enumerate(objective.terms):
             if not term.source:
                 continue
@@ -77,7 +79,9 @@ class Student(nn.Module):
                     at="recipe: objective",
                     hint="a term on features, or a teacher of the same classes",
                 )
-            if term.project != "none":
+            if term.project == "clone":
+                self._narrowed[place] = side_of(backbone, path_of(backbone, term.tap))
+            elif term.project != "none":
                 projectors[str(place)] = projector(term.project, mine, theirs)
                 mine = (theirs[0], *mine[1:])
             part = terms.build(term, mine, theirs, torch.zeros(0) if labels is None else labels)
@@ -115,6 +119,10 @@ class Student(nn.Module):
         key = str(place)
         projected: Tensor = self.projectors[key](value) if key in self.projectors else value
         return projected
+
+    def narrow(self, place: int, theirs: Tensor) -> Tensor:
+        """Map the teacher's tap to the student's width where the term at ``place`` asks for it."""
+        return self._narrowed[place](theirs) if place in self._narrowed else theirs
 
     def part(self, place: int) -> nn.Module | None:
         """The learned divergence of the term at ``place``."""

@@ -15,8 +15,10 @@ from torch.nn.utils import parametrize
 from edgekd import steps
 from edgekd.backends.torch_eager import load_network
 from edgekd.discover import load_recipe
-from edgekd.distill.clone import PARITY, clone, fold, layers
+from edgekd.distill.clone import PARITY, clone, fold, layers, side_of
+from edgekd.distill.loss import Batch, objective_loss
 from edgekd.distill.presets import objective
+from edgekd.distill.student import Student
 from edgekd.errors import RecipeError, StageError
 from edgekd.events import silent
 from edgekd.run import Walk
@@ -278,3 +280,62 @@ def test_the_manifest_tells_the_parity_of_the_fold(walk):
     assert hop["max_rel"] <= hop["tolerance"]["max_rel"] == PARITY
     assert hop["n"] == 8
     assert _hop(hop)["tolerance"] == "max rel 1e-05"
+
+
+# The clone loss
+
+
+def cloned_loss(tap, teacher_value, student):
+    asked = Objective("c", (Term(tap, "mse", project="clone"),), "lowrank_clone")
+    x = torch.randn(4, 3, 7, 7)
+    net = Student(student, "logits", 0, 5, asked, {tap: teacher_value.shape[1:]}, probe=x)
+    taps = net(x)
+    batch = Batch(x, torch.zeros(4, dtype=torch.int64), {tap: teacher_value})
+    return taps[tap], objective_loss(net, taps, batch)
+
+
+@pytest.mark.parametrize(("tap", "shape"), [("feat:space", (6, 7, 7)), ("feat:point", (6, 7, 7))])
+def test_the_teachers_activations_pass_the_projection_of_the_layer(tap, shape):
+    torch.manual_seed(0)
+    teacher, student = Net(7, 6), Net(4, 3)
+    clone(student, teacher)
+    theirs = torch.randn(4, *shape)
+    mine, found = cloned_loss(tap, theirs, student)
+    layer = student.get_submodule(tap.removeprefix("feat:"))
+    left = layer.parametrizations.weight.original0
+    slow = torch.stack([torch.tensordot(left, one, dims=([1], [0])) for one in theirs])
+    torch.testing.assert_close(found, ((mine - slow) ** 2).mean())
+    (gradient,) = torch.autograd.grad(found, left, retain_graph=True)
+    (through_output,) = torch.autograd.grad(((mine - slow.detach()) ** 2).mean(), left)
+    torch.testing.assert_close(gradient, through_output)
+
+
+def test_a_side_of_equal_width_is_compared_as_it_is_and_linear_layers_by_their_last_axis():
+    torch.manual_seed(0)
+    teacher, student = Net(7, 6), Net(4, 3)
+    clone(student, teacher)
+    theirs = torch.randn(4, 5)
+    mine, found = cloned_loss("feat:head", theirs, student)
+    torch.testing.assert_close(found, ((mine - theirs) ** 2).mean())
+    wide, narrow = Two(a=nn.Linear(3, 8)), Two(a=nn.Linear(3, 5))
+    clone(narrow, wide)
+    tokens = torch.randn(2, 9, 8)
+    left = narrow.a.parametrizations.weight.original0
+    torch.testing.assert_close(side_of(narrow, "a")(tokens), tokens @ left.T)
+
+
+def test_a_clone_loss_where_nothing_is_cloned_is_refused():
+    with pytest.raises(RecipeError, match="'space' is none"):
+        cloned_loss("feat:space", torch.randn(4, 3, 7, 7), Net(4, 3))
+    term = Term("feat:blocks.0.0", "mse", project="clone")
+    recipe = load_recipe("classify", {"data": "d", "student": "conv4"})
+    for asked in (
+        Objective("x", (term,)),
+        Objective("x", (replace(term, teacher="feat:blocks.1.0"),), "lowrank_clone"),
+    ):
+        with pytest.raises(RecipeError, match="compares a cloned layer with the layer"):
+            steps._student(recipe, "distill", asked)
+    fine = steps._student(recipe, "distill", Objective("x", (term,), "lowrank_clone"))
+    assert fine.inputs == {"teach": "teach", "teacher": "teacher"}
+    again = steps._lesson(replace(recipe, objective=Objective("x", (term,), "lowrank_clone")), None)
+    assert again.terms == (Term("label", "auto"),)
