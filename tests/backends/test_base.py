@@ -102,7 +102,7 @@ def test_backend_of_another_package(monkeypatch):
         "broken": EntryPoint("broken", "no_such_module:BACKEND", base.GROUP),
     }
     monkeypatch.setattr(base, "_entry_points", lambda: points)
-    ours = ["onnxruntime", "openvino", "tensorrt", "litert", "firmware"]
+    ours = ["onnxruntime", "openvino", "tensorrt", "litert", "firmware", "ethos-u"]
     assert backends() == [*ours, "broken", "theirs"]
     assert backend("theirs").name == "onnxruntime"
     with pytest.raises(SetupError, match="'broken' cannot be loaded"):
