@@ -25,12 +25,16 @@ from edgekd.events import Emit, Event
 from edgekd.firmware import cross, tflm
 from edgekd.firmware.boards import board
 from edgekd.firmware.contract import around
+from edgekd.firmware.correct import corrected
 from edgekd.firmware.library import CARD, Firmware, load, write
+from edgekd.firmware.tflite import inline_buffers
 
 __all__ = ["BACKEND", "FirmwareBackend"]
 
 SAMPLES = 3
 """Real inputs among the golden vectors."""
+CORRECTING = 32
+"""Calibration samples that the last bias is corrected on."""
 
 _ROWS = (
     Candidate("mcu-int8", "firmware", "firmware", "int8", "static"),
@@ -96,14 +100,21 @@ class FirmwareBackend:
                 calibration,
                 never=candidate.never_quantize,
                 float_io=False,
+                found=Path(name) / "found.npz",
+                few=CORRECTING,
             )
-            content = quantised.read_bytes()
+            content = inline_buffers(quantised.read_bytes())
+            with np.load(Path(name) / "found.npz", allow_pickle=False) as archive:
+                truth = [archive[output] for output in archive.files]
         emit(Event("progress", f"build:{candidate.id}", "writing C"))
         try:
             firmware = load(content, identifier(str(options["prefix"])))
+            samples = [_integers(firmware, calibration, i) for i in range(len(truth[0]))]
+            content, correction = corrected(content, samples, truth[0])
+            firmware = load(content, identifier(str(options["prefix"])))
         except UsageError as error:
             raise StageError(error.what, at=error.at, hint=error.hint) from error
-        samples = [_integers(firmware, calibration, index) for index in range(SAMPLES)]
+        samples = samples[:SAMPLES]
         written = write(firmware, out, board(str(options["core"])), samples)
         limits = {key: options.get(key) for key in ("clock_mhz", "flash_kib", "ram_kib")}
         _add_limits(out / CARD, limits)
@@ -120,7 +131,7 @@ class FirmwareBackend:
             "precision": candidate.precision,
             "calibration_samples": len(next(iter(calibration.values()))),
             "bytes": written["constant_bytes"],
-            "firmware": written,
+            "firmware": {**written, "bias_correction": correction},
         }
 
     def check(self, model: Path, runtime: str | None, opset: int) -> dict[str, Any]:

@@ -202,6 +202,8 @@ def quantise(
     *,
     never: Sequence[str] = (),
     float_io: bool = True,
+    found: Path | None = None,
+    few: int = 0,
 ) -> dict[str, Any]:
     """Quantise a float ``.tflite``; constants end up inside the file.
 
@@ -212,6 +214,8 @@ def quantise(
         calibration: Samples by input name, axis 0 counts them.
         never: ONNX operator types that stay float.
         float_io: Whether inputs and outputs stay float32.
+        found: File (.npz) to write: what the float model makes of the ``few`` first samples.
+        few: See ``found``.
 
     Returns:
         ``ops``, ``quantised_ops``, ``io`` (dtype, scale, zero point) and ``tool_versions``.
@@ -234,6 +238,7 @@ def quantise(
             "never": _in_our_words(never),
             "float_io": float_io,
             "calibration": str(folder / "calibration.npz"),
+            **({} if found is None else {"found": str(found.absolute()), "few": few}),
         }
         return _in_child(request, folder, f"quantising by {policy.recipe}")
 

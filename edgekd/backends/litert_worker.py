@@ -90,7 +90,8 @@ def quantise(request: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         request: ``model``, ``out``, ``recipe`` (a function of litert_quantizer.recipe), ``only``
             (operators that are quantised; empty for all), ``never`` (operators that are not),
-            ``float_io`` (whether inputs and outputs stay float) and ``calibration`` (.npz).
+            ``float_io`` (whether inputs and outputs stay float) and ``calibration`` (.npz);
+            ``found`` (.npz to write, perhaps: what the float model makes of the first ``few``).
     """
     from litert_quantizer import qtyping, quantizer, recipe
 
@@ -104,6 +105,10 @@ def quantise(request: Mapping[str, Any]) -> dict[str, Any]:
         dropped = request["float_io"] if edge else bool(only) and name not in only
         if dropped or name in never:
             worker.update_quantization_recipe(".*", names(name), algorithm_key="no_quantize")
+    if "found" in request:
+        with np.load(request["calibration"], allow_pickle=False) as archive:
+            samples = {name: archive[name][: request["few"]] for name in archive.files}
+        np.savez(request["found"], **_run(Path(request["model"]), samples))
     ranges = None
     if worker.need_calibration:
         ranges = _ranges(worker, request)

@@ -89,6 +89,17 @@ class Table:
             raise VerifyError(f"the file is cut off or damaged: {count} elements at byte {start}")
         return np.frombuffer(self.buffer, kind, count, start + 4)
 
+    def start(self, slot: int) -> int:
+        """Return where the elements of a vector begin.
+
+        Raises:
+            VerifyError: The field is absent.
+        """
+        place = self.place(slot)
+        if place is None:
+            raise VerifyError(f"the file is damaged: a table has no field {slot}")
+        return self._follow(place) + 4
+
     def _follow(self, place: int) -> int:
         return place + int(_read(self.buffer, "<I", place))
 

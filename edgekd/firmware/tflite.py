@@ -17,7 +17,7 @@ from edgekd.errors import UsageError, VerifyError
 from edgekd.firmware.flatbuffer import Table, root
 from edgekd.firmware.graph import Graph, Operator, Quantization, Tensor
 
-__all__ = ["OPERATORS", "external_buffers", "inline_buffers", "read_tflite"]
+__all__ = ["OPERATORS", "external_buffers", "inline_buffers", "read_tflite", "replace_constant"]
 
 IDENTIFIER = b"TFL3"
 
@@ -284,3 +284,26 @@ def inline_buffers(content: bytes) -> bytes:
         made += struct.pack("<iII", table - vtable, 4, len(data)) + data
         struct.pack_into("<I", made, places[index], table - places[index])
     return bytes(made)
+
+
+def replace_constant(content: bytes, index: int, values: NDArray[Any]) -> bytes:
+    """Return the same model with other values of one constant, of the same type and size.
+
+    Args:
+        content: The file, constants inside.
+        index: Of the tensor; one whose buffer no other tensor has.
+        values: The new ones.
+
+    Raises:
+        VerifyError: The file is damaged.
+        ValueError: The constant is shared, or of another size.
+    """
+    model = root(content, IDENTIFIER)
+    tensors = model.tables(2)[0].tables(0)
+    numbers = [tensor.scalar(2, "I") for tensor in tensors]
+    buffer = model.tables(4)[numbers[index]]
+    raw = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    if numbers.count(numbers[index]) > 1 or buffer.array(0, "u1").size != len(raw):
+        raise ValueError(f"the constant of tensor {index} is shared, or not of {len(raw)} bytes")
+    start = buffer.start(0)
+    return content[:start] + raw + content[start + len(raw) :]

@@ -34,9 +34,11 @@ def make(tmp_path, monkeypatch, content):
     """Build a candidate; LiteRT's quantiser, which has tests of its own, gives a file made here."""
 
     def build(model=content, **changes):
-        def quantise(source, out, policy, calibration, *, never, float_io):
+        def quantise(source, out, policy, calibration, *, never, float_io, found, few):
             assert float_io is False
             out.write_bytes(model)
+            # What the float network would give, were it a constant.
+            np.savez(found, logits=np.full((min(few, 4), 1, 2), 0.25, np.float32))
             return {"quantised_ops": {}, "tool_versions": {}}
 
         monkeypatch.setattr(litert, "quantise", quantise)
@@ -59,7 +61,7 @@ def test_it_is_found_by_name_and_checks():
 
 def test_the_agent_runs_the_c_on_real_numbers(make, content):
     card, facts = make()
-    program = programmed(content)
+    program = programmed((card.parent / "model.tflite").read_bytes())
     session = open_session(card, {})
     assert session.inputs[0].shape == (None, 1, 48, 15)
     real = np.random.default_rng(1).normal(0, 1, (3, 1, 48, 15)).astype(np.float32)
@@ -73,6 +75,9 @@ def test_the_agent_runs_the_c_on_real_numbers(make, content):
     session.bind({session.inputs[0].name: real})()
     session.close()
     assert facts["bytes"] == facts["firmware"]["constant_bytes"] > 1000
+    correction = facts["firmware"]["bias_correction"]
+    assert correction["samples"] == 4
+    assert correction["after"] < correction["before"]
     assert card.read_text().count('"prefix": "my_net"') == 1
 
 
