@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,24 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("torch")
 from benchmarks import peers
-from benchmarks.peer_tools import SkippedError, Tool
+from benchmarks.peer_tools import TOOLS, SkippedError, Tool
 from edgekd.artefact import Artefact
 
 ROUNDS = 8
+RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "peers.json"
+
+
+def test_the_committed_result_says_of_every_peer_what_became_of_it():
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    for found in result["cases"]:
+        names = [row["name"] for row in found["rows"]]
+        assert set(found["choice"].values()) <= set(names)
+        for tool in TOOLS:
+            assert any(n.startswith(tool.label) for n in [*names, *found["skipped"]])
+            assert result["versions"][tool.label]
+        for verdict in found["verdicts"]:
+            ratio, most = verdict["ratio"], verdict["at_most"]
+            assert verdict["holds"] == (ratio["value"] <= most or ratio["low"] <= most)
 
 
 def row(name, ms, *, kind="candidate", precision="int8", loss=0.0, folder=None):
