@@ -34,7 +34,7 @@ from edgekd.bundle.contents import sha256_of
 from edgekd.bundle.integrity import sums_text
 from edgekd.compare import compare
 from edgekd.device.link import agent_on
-from edgekd.discover import load_recipe
+from edgekd.discover import load_recipe, load_target
 from edgekd.errors import EdgekdError
 from edgekd.inputs import save_arrays
 from edgekd.spec import Quantize, digest
@@ -43,6 +43,9 @@ from edgekd.verify import FILES, GOLDEN, MANIFEST, RUNS, TASK, BundleFailed, ver
 FP32, INT8, OV = "ort-fp32", "ort-int8", "ov-int8-bias"
 CLASSES, SIDE = 6, 32
 RULES = (0.9, 0.99)
+MAY_LOSE = 0.9
+"""Of the metric, by quantisation: so small a network on so few pictures may lose any amount by
+chance, and what is planted here has nothing to do with that choice."""
 
 MODEL = """
 import torch
@@ -102,11 +105,19 @@ def bundles(
         recipe = load_recipe("classify", asked)
         kinds = Quantize(samples=32, candidates=0 if name == OV else 2)
         kinds = replace(kinds, precisions=("fp32", "int8"))
-        recipe = replace(recipe, quantize=kinds, metric_drop=0.2)
-        target = "cpu" if name == OV else "cpu-ort"
+        recipe = replace(recipe, quantize=kinds, metric_drop=MAY_LOSE)
+        target = _lenient("cpu" if name == OV else "cpu-ort", work)
         pick = FP32 if name == "other" else name
         api.compress(recipe, target, out=made[name], pick=pick, store=work / "store")
     return made
+
+
+def _lenient(name: str, work: Path) -> Path:
+    """Write a target whose limit of the metric is ours: the stricter of it and a recipe's holds."""
+    known = load_target(name).model_dump(mode="json", exclude_unset=True)
+    file = work / f"{name}.yaml"
+    file.write_text(json.dumps(known | {"limits": {"metric_drop": MAY_LOSE}}), encoding="utf-8")
+    return file
 
 
 class Patient:
@@ -500,7 +511,7 @@ def _another_seed(patient: Patient) -> None:
 
 def _lost_too_much(patient: Patient) -> None:
     for row in patient.manifest["choice"]["ranking"]:
-        row["loss"] = 0.2
+        row["loss"] = 1.1 * MAY_LOSE
 
 
 def _loose(patient: Patient) -> None:

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("torch")
 from benchmarks import faults
+from edgekd.discover import load_target
 from edgekd.verify import FILES, GOLDEN, MANIFEST, RUNS, TASK, verify
 
 RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "faults.json"
@@ -30,6 +31,15 @@ def test_the_suite_is_what_it_promises():
     assert {fault.stage for fault in faults.FAULTS} == {FILES, MANIFEST, RUNS, GOLDEN, TASK}
     assert set(FEW) <= set(names)
     assert sum(fault.sealed for fault in faults.FAULTS) >= 30, "most are not found by checksums"
+
+
+@pytest.mark.parametrize("name", ["cpu", "cpu-ort"])
+def test_the_limit_of_the_metric_is_the_suite_s_own(name, tmp_path):
+    """The stricter limit holds, a recipe's or its target's."""
+    found = load_target(faults._lenient(name, tmp_path))
+    assert found.limits.metric_drop == faults.MAY_LOSE
+    known = load_target(name)
+    assert found.model_copy(update={"limits": known.limits}) == known
 
 
 def test_the_committed_result_is_of_this_suite():
