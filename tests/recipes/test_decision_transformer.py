@@ -69,14 +69,31 @@ def test_wrong_settings_fail_before_any_work():
     with pytest.raises(RecipeError, match="forecast"):
         recipe(forecast="oracle")
     with pytest.raises(RecipeError, match="control learns"):
-        recipe(objective="kd")
+        recipe(objective="kd", learn="cost")
     with pytest.raises(RecipeError, match="demonstrations hold what was done"):
-        recipe(demonstrations="logs")
+        recipe(demonstrations="logs", learn="cost")
+
+
+@pytest.mark.parametrize(
+    ("settings", "learn"),
+    [
+        ({}, "cost"), ({"preset": "paper"}, "cost"), ({"objective": "none"}, "cost"),
+        ({"objective": "kd"}, "action"), ({"preset": "smoke"}, "action"),
+        ({"demonstrations": "logs"}, "action"), ({"preset": "smoke", "learn": "cost"}, "cost"),
+    ],
+)  # fmt: skip
+def test_what_is_taught(settings, learn):
+    asked = recipe(**settings)
+    assert asked.data.args["labels"] == learn
+    label = [term.divergence for term in asked.objective.terms if term.tap == "label"]
+    regret = "edgekd.tasks.battery.regret:regret"
+    assert label == ([] if settings.get("objective") == "kd" else
+                     [regret if learn == "cost" else "smooth_l1"])  # fmt: skip
 
 
 def test_demonstrations_are_a_file_of_the_key(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    asked = recipe(demonstrations="logs", learn="action")
+    asked = recipe(demonstrations="logs")
     assert asked.files == (str(tmp_path / "logs"),)
     assert asked.data.args["demonstrations"] == asked.files[0]
     assert "demonstrations" not in recipe().data.args

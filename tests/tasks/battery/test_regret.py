@@ -85,4 +85,4 @@ def test_the_recipe_teaches_costs_to_teacher_control_and_student_alike():
     for name in ("teacher", "control", "distill"):
         assert steps[name]["objective"]["terms"][0]["divergence"].endswith("regret:regret")
     with pytest.raises(RecipeError, match="control learns"):
-        load_recipe(path, {"objective": "kd"})
+        load_recipe(path, {"objective": "kd", "learn": "cost"})
