@@ -18,7 +18,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from edgekd import steps
 from edgekd.backends.base import Candidate
 from edgekd.calls import invoke
 from edgekd.discover import load_recipe, load_target
+from edgekd.errors import StageError
 from edgekd.events import Event
 from edgekd.run import Walk
 from edgekd.settings import parse_assignments
@@ -64,18 +65,47 @@ def one_seed(
         if step.name in wanted:
             walk.step(step)
     walk.step(steps.exported(recipe, target))
-    for step in steps.built(recipe, target, chosen):
-        if step.name.partition(":")[0] in ("convert", "calibrate", "build"):
-            walk.step(step)
-    for candidate in chosen:
-        walk.step(steps.tested(recipe, candidate.id))
-    result = _result(walk, names, [candidate.id for candidate in chosen])
+    made = buildable(chosen, {s.name: s for s in steps.built(recipe, target, chosen)}, walk.step)
+    for name in made:
+        walk.step(steps.tested(recipe, name))
+    result = _result(walk, names, made)
     return result | {"groups": _groups(recipe)}
 
 
 def artefacts(recipe: Recipe, target: Target) -> list[Candidate]:
     """Return the target's candidates but those that train again, where int8 misses its limit."""
     return [c for c in steps.candidates(recipe, target)[0] if not c.bits]
+
+
+def buildable(
+    chosen: Sequence[Candidate],
+    built: Mapping[str, steps.Step],
+    walk: Callable[[steps.Step], object],
+) -> list[str]:
+    """Build candidates; leave out, and name, those that make nothing of this network.
+
+    Args:
+        chosen: What shall be built.
+        built: All steps of it by name.
+        walk: Takes a step.
+
+    Returns:
+        The candidates that were built.
+    """
+    for name in ("convert", "calibrate"):
+        if name in built:
+            walk(built[name])
+    made: list[str] = []
+    for candidate in chosen:
+        try:
+            if candidate.same_as and candidate.same_as not in made:
+                raise StageError(f"{candidate.same_as} was not built")
+            walk(built[f"build:{candidate.id}"])
+        except StageError as error:
+            print(f"  left out: {candidate.id}: {error.what}", file=sys.stderr, flush=True)
+        else:
+            made.append(candidate.id)
+    return made
 
 
 def alone(recipe_name: str, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:

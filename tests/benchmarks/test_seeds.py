@@ -6,6 +6,7 @@ import pytest
 from benchmarks import seeds
 from edgekd import steps
 from edgekd.discover import load_recipe, load_target
+from edgekd.errors import StageError
 
 
 def test_groups_that_differ_make_the_interval_wider():
@@ -56,3 +57,22 @@ def test_no_artefact_waits_for_a_training_that_is_not_walked():
         assert set(step.inputs.values()) <= made
         made.add(step.name)
     assert {"fp32", "int8"} <= {c.precision for c in chosen}
+
+
+def test_what_makes_nothing_of_the_network_is_left_out_by_name(capsys):
+    recipe, target = load_recipe("mobilevit", {}), load_target("cpu")
+    chosen = seeds.artefacts(recipe, target)
+    built = {step.name: step for step in steps.built(recipe, target, chosen)}
+    first = next(c.same_as for c in chosen if c.same_as)
+    walked = []
+
+    def walk(step):
+        if step.name == f"build:{first}":
+            raise StageError(f"{first} quantises no operator of this network")
+        walked.append(step.name)
+
+    made = seeds.buildable(chosen, built, walk)
+    lost = {c.id for c in chosen if first in (c.id, c.same_as)}
+    assert set(made) == {c.id for c in chosen} - lost
+    assert walked[0] == "calibrate"
+    assert f"left out: {first}: {first} quantises no operator" in capsys.readouterr().err
