@@ -71,8 +71,7 @@ COMMANDS = {
     "edgekd compress --recipe mobilevit --target jetson --on ssh:orin": BOARD,
     "edgekd doctor --target jetson --on ssh:orin": BOARD,
     "edgekd setup litert": CORES,
-    "edgekd compress --recipe decision_transformer --target mcu-m4 --target mcu-m33"
-    " --set preset=smoke --set distill=always": CORES,
+    "edgekd compress --recipe decision_transformer --target mcu-m4 --target mcu-m33": CORES,
     "edgekd compress --recipe liteinception --target cpu": SLOW + "{} --set preset=smoke",
     "python -m benchmarks.explain out/liteinception-cpu/stage2": SLOW,
     "bash .ci/run": SELF,
