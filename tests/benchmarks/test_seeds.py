@@ -74,5 +74,5 @@ def test_what_makes_nothing_of_the_network_is_left_out_by_name(capsys):
     made = seeds.buildable(chosen, built, walk)
     lost = {c.id for c in chosen if first in (c.id, c.same_as)}
     assert set(made) == {c.id for c in chosen} - lost
-    assert walked[0] == "calibrate"
+    assert "calibrate" in walked and not any(f":{name}" in step for step in walked for name in lost)
     assert f"left out: {first}: {first} quantises no operator" in capsys.readouterr().err
