@@ -20,9 +20,11 @@ pytestmark = [
 
 
 def test_a_battery_controller_reaches_two_cores(tmp_path):
+    """Trained so long that 8 bits keep the metric: after the 12 epochs of smoke it is chance."""
     said = edgekd(
         tmp_path, "compress", "--recipe", "decision_transformer", "--target", "mcu-m4",
-        "--target", "mcu-m33", "--set", "preset=smoke", "--set", "distill=always",
+        "--target", "mcu-m33", "--set", "preset=smoke", "--set", "learn=cost",
+        "--set", "epochs=30",
     )  # fmt: skip
     for name, core in (("mcu-m4", "cortex-m4"), ("mcu-m33", "cortex-m33")):
         bundle = tmp_path / "out" / f"decision_transformer-{name}"
