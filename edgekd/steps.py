@@ -961,7 +961,7 @@ class Keys:
     """
 
     def __init__(self, recipe: Recipe, root: Path) -> None:
-        self._base = base_of(recipe)
+        self._base, self._settings = base_of(recipe), recipe.settings
         self._digests, self._parses = Digests(root), Parses(root / "code.json")
         self._codes: dict[tuple[str, ...], str] = {}
         self.of: dict[str, str] = {}
@@ -998,8 +998,23 @@ class Keys:
 
     def _digest(self, path: Path) -> str:
         if not path.exists():
-            raise DataError(f"no such file or folder: {path}", at="recipe: files")
+            raise DataError(f"no such file or folder: {path}", at=self._whence(path))
         return self._digests.of(path)
+
+    def _whence(self, path: Path) -> str:
+        """The setting that names a path, else the recipe's own list."""
+        for name, value in self._settings.items():
+            if (
+                isinstance(value, str)
+                and value
+                and path.resolve()
+                in (
+                    (self._base / value).resolve(),
+                    Path(value).resolve(),
+                )
+            ):
+                return f"setting: {name}"
+        return "recipe: files"
 
 
 def _calls(spec: Json) -> Iterator[str]:

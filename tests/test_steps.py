@@ -9,6 +9,7 @@ import pytest
 
 from edgekd import steps
 from edgekd.discover import load_target
+from edgekd.errors import DataError
 from edgekd.spec import Call, Input, Network, Objective, Recipe, Term, Train
 
 TARGET = """
@@ -70,6 +71,18 @@ def key(step, folder):
     keys = steps.Keys(recipe(), folder / "store")
     alone = dataclasses.replace(step, inputs={}, files=())
     return keys.add(alone)
+
+
+@pytest.mark.parametrize(
+    ("settings", "at"), [({"data": "homes"}, "setting: data"), ({}, "recipe: files")]
+)
+def test_a_missing_file_is_laid_to_the_setting_that_names_it(settings, at, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keys = steps.Keys(dataclasses.replace(recipe(), settings=settings), tmp_path / "store")
+    step = steps.Step("teacher", steps.stage("train"), {}, {}, (tmp_path / "homes",))
+    with pytest.raises(DataError, match="no such file or folder") as raised:
+        keys.add(step)
+    assert raised.value.at == at
 
 
 def test_the_target_names_the_operator_set(tmp_path):

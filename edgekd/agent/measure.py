@@ -134,6 +134,7 @@ def time_session(session: Session, feeds: Arrays, plan: Plan, *, fresh: bool) ->
     before, switches = facts.state(), process.involuntary_switches()
     wall, cpu = _blocks(steps, plan, deadline)
     switches, after = process.involuntary_switches() - switches, facts.state()
+    rss = process.rss_mib()  # before the peak: reading either takes memory itself
     return {
         "first_ms": first[0] / 1e6 if first else None,
         "wall_ns": wall,
@@ -142,7 +143,7 @@ def time_session(session: Session, feeds: Arrays, plan: Plan, *, fresh: bool) ->
         "warmup": len(warmup),
         "threads": session.effective.get("threads"),
         "peak_rss_mib": process.peak_rss_mib(),
-        "rss_mib": process.rss_mib(),
+        "rss_mib": rss,
         "involuntary_switches": switches,
         "before": before,
         "after": after,

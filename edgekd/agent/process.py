@@ -77,11 +77,12 @@ def peak_rss_mib() -> float:
     """Return the peak resident memory of this process.
 
     Linux's ``ru_maxrss`` survives ``exec``: a child of a 2 GiB training process would report
-    2 GiB. ``VmHWM`` belongs to this program alone.
+    2 GiB. ``VmHWM`` belongs to this program alone. Linux notes it late, so that for a moment it
+    can lie below what the program holds.
     """
-    peak = _status_mib("VmHWM")
-    if peak is not None:
-        return peak
+    peak, now = _status_mib("VmHWM"), rss_mib()
+    if peak is not None and now is not None:
+        return max(peak, now)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
