@@ -185,11 +185,10 @@ def _measure(
     emit: Emit,
 ) -> None:
     """Fill in the pairs of every match; a board that cannot be had is kept as a reason."""
-    family = len(judge.WITNESSES) * len(matches)
     try:
         with lease(wait, emit, settings.on):
             for match in matches:
-                _rounds(match, settings, rule, family, seed, out, emit)
+                _rounds(match, settings, rule, len(matches), seed, out, emit)
     except SetupError as error:
         for match in matches:
             if not match.pairs:
@@ -201,7 +200,7 @@ def _rounds(
     match: Match,
     settings: Settings,
     rule: Rule,
-    family: int,
+    bundles: int,
     seed: int,
     out: Path | None,
     emit: Emit,
@@ -216,6 +215,7 @@ def _rounds(
             )
             history.append(out, lines)
         progress.advance()
+        family = bundles * len(judge.witnesses(match.pairs))
         if judge.settled(match.pairs, rule, family, processor=match.processor):
             return
 
@@ -225,10 +225,17 @@ def _timed(matches: Sequence[Match], rule: Rule) -> Iterator[Check]:
     yield from judge.judge(measured, rule, {match.name: match.processor for match in matches})
     for match in matches:
         if match.missing:
-            for name in ("latency", "memory"):
+            for name in ("latency", "memory", "energy"):
                 yield Check(match.name, name, "not run: no device", why=match.missing)
-        yield Check(match.name, "energy", "not run: the gate measures no energy")
+        elif why := _no_energy(match):
+            yield Check(match.name, "energy", f"not run: {why}")
         yield from _budgets(match)
+
+
+def _no_energy(match: Match) -> str:
+    """Why the rounds of a match say nothing of energy; empty when they do."""
+    processes = (process for pair in match.pairs for process in pair)
+    return next((p.no_energy for p in processes if p.energy_mj is None), "")
 
 
 def _static(match: Match, rule: Rule) -> Iterator[Check]:
@@ -268,6 +275,7 @@ _BUDGETS = {
     "latency_p50_ms": ("p50", "ms"),
     "latency_p99_ms": ("p99", "ms"),
     "peak_memory_mib": ("peak_rss_mib", "MiB"),
+    "energy_mj": ("energy_mj", "mJ"),
 }
 
 
@@ -281,10 +289,10 @@ def _budgets(match: Match) -> Iterator[Check]:
         if limit == "size_mib":
             value = match.candidate.manifest["artefact"]["bytes"] / 2**20
             yield _budget(match.name, name, value, wanted, "MiB")
-        elif limit not in _BUDGETS:
-            yield Check(match.name, name, "not run: the gate measures no energy")
         elif match.missing:
             yield Check(match.name, name, "not run: no device", why=match.missing)
+        elif limit == "energy_mj" and (why := _no_energy(match)):
+            yield Check(match.name, name, f"not run: {why}")
         else:
             figure, unit = _BUDGETS[limit]
             value = judge.middle([after for _, after in match.pairs], figure)
@@ -305,6 +313,7 @@ def _outcome(
 ) -> dict[str, Any]:
     order = {match.name: place for place, match in enumerate(matches)}
     checks = sorted(checks, key=lambda check: order[check.bundle])
+    family = sum(len(judge.witnesses(match.pairs)) for match in matches)
     return {
         "kind": "gate",
         **facts,
@@ -312,7 +321,7 @@ def _outcome(
         "verdict": judge.in_words(checks),
         "exit_code": judge.exit_code(checks),
         "pairs": [_effort(match) for match in matches],
-        "rule": {**asdict(rule), "family": len(judge.WITNESSES) * len(matches), "seed": seed},
+        "rule": {**asdict(rule), "family": family, "seed": seed},
         "notes": [note for match in matches for note in _notes(match)],
         "accepted": None,
     }

@@ -19,6 +19,7 @@ Pair = tuple[Process, Process]
 """Baseline and candidate of one round."""
 
 WITNESSES = ("cpu", "wall", "memory")
+"""What every round shows; energy joins them on a board that has a power sensor."""
 UNMEASURED = 4
 """Exit code when a board was missing or two sides cannot be compared."""
 KERNEL_APART = 0.10
@@ -123,10 +124,16 @@ class Check:
         return asdict(self)
 
 
+def witnesses(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Return what every one of these rounds showed of both sides."""
+    weighed = bool(pairs) and all(p.energy_mj is not None for pair in pairs for p in pair)
+    return (*WITNESSES, "energy") if weighed else WITNESSES
+
+
 def findings(pairs: Sequence[Pair], looks: Looks) -> dict[str, Finding]:
     """Return what each witness says after these rounds."""
     logs = [log_ratios(*pair) for pair in pairs]
-    return {name: _finding([row[name] for row in logs], looks) for name in WITNESSES}
+    return {name: _finding([row[name] for row in logs], looks) for name in witnesses(pairs)}
 
 
 def _finding(logs: Sequence[float], looks: Looks) -> Finding:
@@ -152,13 +159,16 @@ def settled(pairs: Sequence[Pair], rule: Rule, family: int, *, processor: bool =
         for name, one in findings(pairs, rule.looks).items()
     }
     latency = REGRESSED in (found["cpu"], found["wall"]) or found["cpu" if processor else "wall"]
-    return NOISE not in (latency, found["memory"])
+    return NOISE not in (latency, found["memory"], found.get("energy"))
 
 
 def judge(
     measured: Mapping[str, Sequence[Pair]], rule: Rule, processor: Mapping[str, bool]
 ) -> list[Check]:
-    """Return latency and memory of every bundle of a job, corrected over all of them."""
+    """Return latency, memory and measured energy of every bundle of a job.
+
+    Corrected over all of them together.
+    """
     found = {bundle: findings(pairs, rule.looks) for bundle, pairs in measured.items()}
     worse = holm({f"{b}/{w}": f.worse for b, each in found.items() for w, f in each.items()})
     better = holm({f"{b}/{w}": f.better for b, each in found.items() for w, f in each.items()})
@@ -183,10 +193,13 @@ def _checks(
 ) -> list[Check]:
     apart = comparable(pairs)
     latency, witness = _latency(verdicts, processor)
-    rows = (
+    rows: list[tuple[str, str, str, str, str, tuple[str, ...]]] = [
         ("latency", latency, WORDS[witness], "p50", "ms", ("cpu", "wall")),
         ("memory", verdicts["memory"], WORDS["memory"], "peak_rss_mib", "MiB", ("memory",)),
-    )
+    ]
+    if "energy" in verdicts:
+        decided = WORDS["energy"]
+        rows.append(("energy", verdicts["energy"], decided, "energy_mj", "mJ", ("energy",)))
     return [
         Check(
             bundle,
@@ -202,7 +215,13 @@ def _checks(
     ]
 
 
-WORDS = {"cpu": "processor time", "wall": "wall time", "memory": "peak resident memory"}
+WORDS = {
+    "cpu": "processor time",
+    "wall": "wall time",
+    "memory": "peak resident memory",
+    "energy": "energy above idle",
+}
+UNITS = {"cpu": "ms", "wall": "ms", "memory": "MiB", "energy": "mJ"}
 
 
 def _latency(verdicts: Mapping[str, str], processor: bool) -> tuple[str, str]:

@@ -48,6 +48,8 @@ class Settings:
         block_ms: Length of a block, in milliseconds of the slower contestant's inferences.
         pin: Core to run on, None for any.
         on: Where the board is; see `edgekd.device.reach`.
+        energy_s: Seconds of inferences whose energy is taken in every round, after the timing,
+            where the board has a power sensor.
     """
 
     threads: int = 1
@@ -56,6 +58,7 @@ class Settings:
     block_ms: float = 20.0
     pin: int | None = None
     on: str = "local"
+    energy_s: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class Process:
         governor: Frequency governor.
         version: Version of the runtime.
         effective: What really ran, as read back.
+        energy: Of an inference, see `edgekd.agent.power.energy`; else ``not_run`` and why.
     """
 
     label: str
@@ -133,6 +137,18 @@ class Process:
     governor: str | None
     version: str
     effective: Mapping[str, Any] = field(default_factory=dict)
+    energy: Mapping[str, Any] = field(default_factory=lambda: {"not_run": "energy not measured"})
+
+    @property
+    def energy_mj(self) -> float | None:
+        """Millijoules of an inference, less the idle board's; None where there are none."""
+        net = self.energy.get("net_mj")
+        return float(net) if net is not None and net > 0 else None
+
+    @property
+    def no_energy(self) -> str:
+        """Why ``energy_mj`` is None."""
+        return str(self.energy.get("not_run", "the board drew no more than when idle"))
 
     def plain(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -198,6 +214,8 @@ def rounds(
                     draw.shuffle(runners) if turn % 2 == 0 else runners.reverse()
                     for runner in runners:
                         runner.block(*plan)
+                for runner in runners:  # in the order of the last turn, which was drawn
+                    runner.weigh(settings.energy_s)
                 yield [r.process(number) for r in sorted(runners, key=lambda r: r.index)]
 
 
@@ -253,6 +271,7 @@ class _Runner:
         self.estimate_ms = max(min(self.first.wall_ns) / 1e6, 1e-4)
         self.kernel = self.agent.kernel()
         self.timings: list[Timing] = []
+        self.energy: Mapping[str, Any] = {}
         self.startup_s = time.perf_counter() - began
 
     def block(self, sample: int, count: int) -> None:
@@ -260,6 +279,11 @@ class _Runner:
         feeds = self.contestant.feeds
         timing = self.agent.time(feeds, warmup=_SETTLE, runs=count, cpu_block=sample)
         self.timings.append(timing)
+
+    def weigh(self, seconds: float) -> None:
+        """Take the energy of inferences that run for so long, after a rest of a quarter of it."""
+        feeds = self.contestant.feeds
+        self.energy = self.agent.energy(feeds, seconds=seconds, idle_s=seconds / 4)
 
     def process(self, number: int) -> Process:
         """Return what the process showed."""
@@ -296,6 +320,7 @@ class _Runner:
             governor=last.after.get("governor"),
             version=loaded.version,
             effective=loaded.effective,
+            energy=self.energy,
         )
 
 
@@ -303,13 +328,16 @@ def log_ratios(baseline: Process, candidate: Process) -> dict[str, float]:
     """Return log(candidate / baseline) of what a round showed, by witness.
 
     Wall times are compared block by block with the neighbour in time; the median over the blocks
-    leaves out those in which the machine turned to something else.
+    leaves out those in which the machine turned to something else. Energy is among them where
+    both sides have it.
     """
     blocks = zip(baseline.wall_ms, candidate.wall_ms, strict=True)
+    before, after = baseline.energy_mj, candidate.energy_mj
     return {
         "cpu": _log(baseline.cpu_least_ms, candidate.cpu_least_ms),
         "wall": statistics.median(_log(*block) for block in blocks),
         "memory": _log(baseline.peak_rss_mib, candidate.peak_rss_mib),
+        **({"energy": _log(before, after)} if before and after else {}),
     }
 
 

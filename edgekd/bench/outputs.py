@@ -19,6 +19,7 @@ QUANTITIES = {
     "wall_p50_ms": ("latency p50", "ms"),
     "wall_p99_ms": ("latency p99", "ms"),
     "peak_rss_mib": ("peak memory", "MiB"),
+    "energy_mj": ("energy of an inference", "mJ"),
     "size_bytes": ("size", "bytes"),
 }
 """Figures of which less is better."""
@@ -28,6 +29,7 @@ _METRICS = {
     "wall_p99_ms": ("edgekd_latency_ms", {"q": "p99"}),
     "cpu_ms": ("edgekd_processor_time_ms", {}),
     "peak_rss_mib": ("edgekd_peak_memory_mib", {}),
+    "energy_mj": ("edgekd_energy_mj", {}),
     "size_bytes": ("edgekd_artefact_bytes", {}),
     "task": ("edgekd_task_metric", {}),
 }

@@ -69,11 +69,13 @@ def summary(bundle: Bundle, processes: Sequence[Process], source: str) -> dict[s
     manifest = bundle.manifest
     shipped = next(row for row in manifest["rows"] if row["shipped"])
     score = shipped["metrics"].get(shipped["primary"], {})
+    weighed = [p.energy_mj for p in processes if p.energy_mj is not None]
     metrics = {
         "cpu_ms": _centre([p.cpu_least_ms for p in processes], "ms"),
         "wall_p50_ms": _centre([p.quantiles_ms["p50"] for p in processes], "ms"),
         "wall_p99_ms": _centre([p.quantiles_ms["p99"] for p in processes], "ms"),
         "peak_rss_mib": _centre([p.peak_rss_mib for p in processes], "MiB"),
+        **({"energy_mj": _centre(weighed, "mJ")} if len(weighed) == len(processes) else {}),
         "size_bytes": {"value": manifest["artefact"]["bytes"], "unit": "bytes"},
     }
     if "value" in score:

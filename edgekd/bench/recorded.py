@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.bench import history, judge
-from edgekd.bench.judge import WORDS, Check, Finding, Rule
+from edgekd.bench.judge import UNITS, WORDS, Check, Finding, Rule
 from edgekd.bench.measure import Process, process_of
 from edgekd.bench.stats import holm, mann_whitney, sample_shift
 from edgekd.errors import UsageError
@@ -84,8 +84,8 @@ def _judged(
             shift = {**asdict(finding.shift), "p_worse": p_values[0], "p_better": p_values[1]}
             verdict = apart or finding.verdict(rule, *p_values)
             old, new = (statistics.median(figure(side)[witness]) for side in (before, after))
-            unit = "MiB" if witness == "memory" else "ms"
-            name = "memory" if witness == "memory" else f"latency ({WORDS[witness]})"
+            unit = UNITS[witness]
+            name = f"latency ({WORDS[witness]})" if unit == "ms" else witness
             checks.append(
                 Check(bundle, name, verdict, WORDS[witness], old, new, unit, {witness: shift})
             )
@@ -114,15 +114,18 @@ def findings(before: Sequence[Process], after: Sequence[Process]) -> dict[str, F
             sample_shift(first[name], second[name]),
         )
         for name in first
+        if name in second
     }
 
 
 def figure(side: Sequence[Process]) -> Samples:
-    """Return the figures of each process, as measured."""
+    """Return the figures of each process, as measured; energy where every process has it."""
+    energy = [p.energy_mj for p in side if p.energy_mj is not None]
     return {
         "cpu": [p.cpu_least_ms for p in side],
         "wall": [p.quantiles_ms["p50"] for p in side],
         "memory": [p.peak_rss_mib for p in side],
+        **({"energy": energy} if len(energy) == len(side) else {}),
     }
 
 
@@ -131,6 +134,6 @@ def relative(side: Sequence[Process]) -> Samples:
     kernel = statistics.median(p.kernel_ms for p in side)
     plain = figure(side)
     return {
-        name: [v / (1 if name == "memory" else kernel) for v in values]
+        name: [v / (kernel if UNITS[name] == "ms" else 1) for v in values]
         for name, values in plain.items()
     }

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgekd.bench import draw, recorded
 from edgekd.bench.draw import Point
-from edgekd.bench.judge import WITNESSES, WORDS, Pair, comparable
+from edgekd.bench.judge import UNITS, WORDS, Pair, comparable, witnesses
 from edgekd.bench.measure import Process, Settings, log_ratios, opened, rounds
 from edgekd.bench.outputs import figure
 from edgekd.bench.stats import Shift, centre, mann_whitney, pair_shift, sample_shift, signed_rank
@@ -83,7 +83,7 @@ def _bundles(
         measure = new["target"].get("measure", {})
         settings = replace(settings, threads=settings.threads or measure.get("threads", 1))
         pairs = _measured(a, b, settings, count, wait, emit)
-        rows += [_witness(name, pairs) for name in WITNESSES]
+        rows += [_witness(name, pairs) for name in witnesses(pairs)]
         samples = _samples([pair[0] for pair in pairs], [pair[1] for pair in pairs])
         notes = [comparable(pairs) or f"measured side by side in {count} rounds of fresh processes"]
     return {
@@ -152,8 +152,7 @@ def _witness(name: str, pairs: Sequence[Pair]) -> Row:
 
 
 def _effect(name: str, middles: Sequence[float], shift: Shift, p: float, above: float) -> Row:
-    unit = "MiB" if name == "memory" else "ms"
-    row = {"name": f"measured {WORDS[name]}", "a": middles[0], "b": middles[1], "unit": unit}
+    row = {"name": f"measured {WORDS[name]}", "a": middles[0], "b": middles[1], "unit": UNITS[name]}
     return {
         **row,
         "change": shift.value,
@@ -166,7 +165,7 @@ def _effect(name: str, middles: Sequence[float], shift: Shift, p: float, above: 
 
 def _samples(first: Sequence[Process], second: Sequence[Process]) -> dict[str, Any]:
     one, two = recorded.figure(first), recorded.figure(second)
-    return {name: {"a": list(one[name]), "b": list(two[name])} for name in one}
+    return {name: {"a": list(one[name]), "b": list(two[name])} for name in one if name in two}
 
 
 def _results(a: Path, b: Path) -> dict[str, Any]:
@@ -179,7 +178,7 @@ def _results(a: Path, b: Path) -> dict[str, Any]:
         first, second = before[bundle], after[bundle]
         one, two = recorded.relative(first), recorded.relative(second)
         plain = _samples(first, second)
-        for name in one:
+        for name in plain:
             middles = [statistics.median(plain[name][side]) for side in ("a", "b")]
             p_values = (mann_whitney(one[name], two[name]), mann_whitney(two[name], one[name]))
             above = statistics.fmean((y > x) + 0.5 * (y == x) for x in one[name] for y in two[name])
@@ -235,7 +234,7 @@ def page(found: Mapping[str, Any], tolerance: float = 0.01) -> str:
         body.append("<h2>Change from A to B, with 95 % intervals</h2>")
         body.append(f'<div class="wide">{draw.intervals(points, tolerance)}</div>')
     for name, sides in found["samples"].items():
-        unit = "MiB" if name.endswith("memory") else "ms"
+        unit = UNITS[name.rpartition(": ")[2]]
         rows = [(side.upper(), values, _centre(side, values)) for side, values in sides.items()]
         body.append(f"<h2>{escape(WORDS.get(name, name))}, a dot for each fresh process</h2>")
         body.append(f'<div class="wide">{draw.strips(rows, unit)}</div>')

@@ -43,7 +43,18 @@ def process(label="candidate", round=0, *, cpu=1.0, wall=None, memory=60.0, **ch
     return Process(**{**values, **changes})
 
 
-def rounds(factor=1.0, *, seed=0, noise=0.01, wall_noise=0.2, drift=0.0, base=1.4, **changes):
+def rounds(
+    factor=1.0,
+    *,
+    seed=0,
+    noise=0.01,
+    wall_noise=0.2,
+    drift=0.0,
+    base=1.4,
+    energy=None,
+    hungrier=1.0,
+    **changes,
+):
     """Give pairs for ever: a baseline, and a candidate that costs `factor` times as much.
 
     Args:
@@ -53,6 +64,8 @@ def rounds(factor=1.0, *, seed=0, noise=0.01, wall_noise=0.2, drift=0.0, base=1.
         wall_noise: Of the wall time of a block, heavy-tailed.
         drift: By how much the whole machine gets slower from the first round to the twentieth.
         base: Processor time of the baseline in milliseconds.
+        energy: Millijoules of a baseline's inference, on a board that has a sensor.
+        hungrier: Energy of the candidate over the baseline's.
         **changes: Fields of the candidate's processes.
     """
     rng = np.random.default_rng(seed)
@@ -65,7 +78,11 @@ def rounds(factor=1.0, *, seed=0, noise=0.01, wall_noise=0.2, drift=0.0, base=1.
             wall = cpu * (1 + wall_noise * np.abs(rng.standard_t(2, BLOCKS)))
             extra = changes if label == "candidate" else {}
             kernel = 0.8 * (1 + drift * number / 19)
-            values = {"cpu": cpu, "wall": wall, "kernel_ms": kernel, **extra}
+            weighed = {}
+            if energy is not None:
+                more = hungrier if label == "candidate" else 1.0
+                weighed["energy"] = {"net_mj": energy * more * (1 + noise * rng.normal())}
+            values = {"cpu": cpu, "wall": wall, "kernel_ms": kernel, **weighed, **extra}
             pair.append(process(label, number, **values))
         yield pair
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 
 from edgekd.bench import baseline, history, recorded
+from edgekd.bench import gate as module
 from edgekd.bench.gate import _distinct, gate
 from edgekd.bench.measure import Settings, opened, rounds
+from edgekd.bench.side_by_side import compare, page
 from edgekd.errors import SetupError, UsageError, VerifyError
+from tests.bench import made
 
 
 def verdicts(outcome):
@@ -25,7 +29,7 @@ def test_unchanged_bundles_pass(bundle, measured, tmp_path):
         "task metric": "ok",
         "latency": "ok",
         "memory": "ok",
-        "energy": "not run: the gate measures no energy",
+        "energy": "not run: energy not measured",
     }
     assert (outcome["exit_code"], outcome["verdict"]) == (0, "passed")
     assert outcome["pairs"][0]["rounds"] in (11, 15, 20)
@@ -108,8 +112,45 @@ def test_the_targets_limits_are_budgets(bundle, measured):
         "budget latency_p99_ms": "ok",
         "budget peak_memory_mib": "over budget",
         "budget size_mib": "ok",
-        "budget energy_mj": "not run: the gate measures no energy",
+        "budget energy_mj": "not run: energy not measured",
     }
+
+
+def test_energy_is_gated_where_the_board_has_a_sensor(bundle, measured):
+    measured(1.0, energy=4.0)
+
+    def limit(value):
+        def change(manifest):
+            manifest["target"]["limits"] = {"energy_mj": value}
+
+        return change
+
+    outcome = gate(bundle("same", limit(3.0)), bundle("old"))
+    assert verdicts(outcome)["energy"] == "ok"
+    assert verdicts(outcome)["budget energy_mj"] == "over budget"
+    assert outcome["rule"]["family"] == 4
+    check = next(check for check in outcome["checks"] if check["name"] == "energy")
+    assert check["candidate"] == pytest.approx(4.0, rel=0.02)
+    assert (check["unit"], check["decided_by"]) == ("mJ", "energy above idle")
+    measured(1.0, energy=4.0, hungrier=1.05)
+    outcome = gate(bundle("hungry", limit(5.0)), bundle("older"))
+    assert verdicts(outcome)["energy"] == "regressed"
+    assert verdicts(outcome)["latency"] == verdicts(outcome)["budget energy_mj"] == "ok"
+    assert outcome["exit_code"] == 3
+
+
+def test_one_round_without_energy_leaves_it_out(bundle, monkeypatch):
+    """As when the samples of the power had a gap: nothing is claimed of the other rounds."""
+    made_up = made.rounds(energy=4.0)
+    gap = made.process(energy={"not_run": "a gap of 2.0 s"})
+    monkeypatch.setattr(
+        module,
+        "rounds",
+        lambda *_: itertools.chain(itertools.islice(made_up, 3), [[gap, gap]], made_up),
+    )
+    outcome = gate(bundle("new"), bundle("old"))
+    assert verdicts(outcome)["energy"] == "not run: a gap of 2.0 s"
+    assert (outcome["rule"]["family"], outcome["exit_code"]) == (3, 0)
 
 
 def test_a_job_of_several_bundles_has_one_family(bundle, measured):
@@ -132,8 +173,6 @@ def test_bundles_of_one_name_are_told_apart_without_a_path():
 def test_a_board_that_is_missing_is_not_a_slow_model(bundle, monkeypatch):
     def gone(*_, **__):
         raise SetupError("ssh: no route to host")
-
-    from edgekd.bench import gate as module
 
     monkeypatch.setattr(module, "rounds", gone)
     outcome = gate(bundle("new"), bundle("old"))
@@ -250,6 +289,22 @@ def test_results_of_two_days_are_compared_only_when_asked(bundle, measured, tmp_
     assert outcome["exit_code"] == 3
 
 
+def test_energy_of_two_days_is_compared_as_it_is(bundle, measured, tmp_path):
+    """A slower clock changes times; millijoules are not divided by the kernel's time."""
+    old = results(bundle, measured, tmp_path, "old", energy=4.0)
+    new = results(bundle, measured, tmp_path, "new", energy=4.0, hungrier=1.1, seed=1)
+    bare = results(bundle, measured, tmp_path, "bare", seed=2)
+    outcome = gate(new, old, allow_recorded=True)
+    check = next(check for check in outcome["checks"] if check["name"] == "energy")
+    assert (check["verdict"], check["unit"]) == ("regressed", "mJ")
+    assert check["shift"]["energy"]["value"] == pytest.approx(0.1, abs=0.02)
+    assert "energy" not in verdicts(gate(bare, old, allow_recorded=True))
+    compared = compare(old, new)
+    rows = {row["name"].rpartition(": ")[2]: row for row in compared["rows"]}
+    assert rows["measured energy above idle"]["unit"] == "mJ"
+    assert "mobilevit-cpu: energy, a dot" in page(compared)
+
+
 def test_results_of_machines_too_far_apart_are_not_compared(bundle, measured, tmp_path):
     old = results(bundle, measured, tmp_path, "old")
     far = results(bundle, measured, tmp_path, "far", kernel_ms=0.9)
@@ -291,6 +346,7 @@ def test_a_round_measures_fresh_processes_in_alternating_blocks(bundle):
         assert process.kernel_ms > 0
         assert process.timed_s < process.startup_s
         assert process.peak_rss_mib > process.rss_mib["start"]
+        assert (process.energy_mj or 0) > 0 or "power sensor" in process.no_energy
         assert json.loads(json.dumps(process.plain()))["label"] == process.label
 
 

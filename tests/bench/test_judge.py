@@ -146,3 +146,15 @@ def test_exit_codes():
     assert judge.in_words([check("ok")]) == "passed"
     assert judge.in_words([check("regressed")]) == "failed: b latency"
     assert judge.in_words([check("not run: no device")]) == "not measured: b latency"
+
+
+def test_energy_is_one_more_witness_where_every_round_has_it():
+    weighed = made.pairs(11, energy=3.0, hungrier=1.2)
+    assert judge.witnesses(weighed) == (*judge.WITNESSES, "energy")
+    assert judge.witnesses([]) == judge.witnesses(made.pairs(3)) == judge.WITNESSES
+    bare = made.process(energy={"net_mj": -0.1})
+    assert bare.energy_mj is None and bare.no_energy == "the board drew no more than when idle"
+    assert judge.witnesses([*weighed, (bare, bare)]) == judge.WITNESSES
+    checks = judge.judge({"b": weighed}, Rule(), {"b": True})
+    assert [check.name for check in checks] == ["latency", "memory", "energy"]
+    assert checks[2].shift["energy"]["value"] == pytest.approx(0.2, abs=0.02)
