@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from edgekd.run import Walk
 
 
+PLAYED = "a recording is played: these times are of another network, nothing was measured"
+
+
 def compress(
     recipe: str | Path | Recipe,
     target: str | Path | Sequence[str | Path],
@@ -105,7 +108,7 @@ def compress(
     for walk in walks.values():
         walk.keys.save()
     unproven = [
-        _unproven(t, found.absent, bundle)
+        _unproven(t, found.unmeasured, bundle)
         for t, found, bundle in zip(request.targets, devices, bundles, strict=True)
     ]
     if any(unproven) and not allow_unbuilt:
@@ -151,6 +154,16 @@ class _Device:
     there: Mapping[str, Any] | None = None
 
     @property
+    def played(self) -> Mapping[str, Any] | None:
+        """What is played where a recording stands for the device: then nothing is measured."""
+        return None if self.absent else self.machine.get("replay")
+
+    @property
+    def unmeasured(self) -> str:
+        """Why nothing is measured on the device; empty when it is."""
+        return self.absent or steps.unmeasured(self.there)
+
+    @property
     def elsewhere(self) -> str:
         """Why torch networks are not timed: that is done beside the candidates, on this machine."""
         return self.absent or ("" if self.there is None else "on another machine")
@@ -169,7 +182,7 @@ def _devices(targets: Sequence[Target], on: str) -> list[_Device]:
 
     with agent_on(on) as agent:
         machine = agent.facts()
-    kept = ("cpu", "isa", "cores", "arch", "os", "board", "runtimes", "jetson")
+    kept = ("cpu", "isa", "cores", "arch", "os", "board", "runtimes", "jetson", "replay")
     there = {name: machine[name] for name in kept if name in machine}
     found = [t.absent_from(machine).replace("this machine", on) for t in targets]
     return [_Device(why, machine, None if why else there) for why in found]
@@ -446,6 +459,7 @@ def profile(
             )
             energy = agent.energy(feeds)
     return {
+        **({"replay": PLAYED} if reach(on).recording else {}),
         "candidate": shipped["candidate"],
         **timing.summary(),
         "cold": {
@@ -615,9 +629,10 @@ def _bundle(
     for step in steps.joined(walk.recipe, target, device.absent, device.there):
         walk.step(step)
     # Numbers by proxy are this machine's, whatever --on names.
-    machine = here() if device.absent else device.machine
+    machine = here() if device.unmeasured else device.machine
+    absent, played = device.unmeasured, device.played
     evidence = {
-        name: Evidence(one.recipe, target, one.done, machine, missing, device.absent)
+        name: Evidence(one.recipe, target, one.done, machine, missing, absent, played)
         for name, one in walks.items()
     }
     own = evidence.pop("")
@@ -685,6 +700,10 @@ def _files(
     files["LICENSE"] = Path(__file__).parent / "data" / "licences" / "Apache-2.0.txt"
     for name in manifest["inputs"]["data"]["notices"]:
         files[f"licences/{name}"] = exported / "notices" / name
+    if f"profile:{picked}" in walk.done:
+        told = walk.whole(f"profile:{picked}").path / "device"
+        place = "replay" if "replay" in manifest["device"] else "device"
+        files |= {f"{place}/{file.name}": file for file in sorted(told.glob("*"))}
     return files | _kit(walk, manifest, golden)
 
 

@@ -28,6 +28,7 @@ __all__ = ["Check", "Diagnosis", "examine"]
 LOW_DISK_GIB = 2.0
 LOW_MEMORY_MIB = 2048
 """Free memory of a Jetson below which building an engine often fails."""
+MODES = "/etc/nvpmodel.conf"
 _TRAIN = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime")
 
 
@@ -242,23 +243,36 @@ def _device(on: str, ask: Facts) -> tuple[Mapping[str, Any] | None, list[Check]]
         return None, [Check("device", on, "lacks", error.what, error.hint or "")]
     have = sorted((n, v) for n, v in device["runtimes"].items() if v)
     runtimes = ", ".join(f"{n} {v}" for n, v in have) or "no runtime"
-    checks = [Check("device", on, "ok", f"{device['cpu'] or device['arch']}; {runtimes}")]
+    name = device["cpu"] or device["arch"]
+    played = device.get("replay")
+    name = name if played is None else f"a recording, no board: {played['recorded']}; {name}"
+    checks = [Check("device", on, "ok", f"{name}; {runtimes}")]
     return device, checks + list(_board(device))
 
 
 def _board(device: Mapping[str, Any]) -> Iterable[Check]:
     """Tell what stands in the way of building and measuring on a board."""
     if device.get("numpy", "") is None:
-        yield Check("device", "numpy", "lacks", "not installed", "apt-get install python3-numpy")
+        fix = "sudo apt-get install python3-numpy"
+        yield Check("device", "numpy", "lacks", "not installed", fix)
+    elif device.get("python"):
+        found = f"{device['python']}, numpy {device['numpy']}"
+        yield Check("device", "Python", "ok", found)
     tools, tegra = device.get("tools") or {}, device.get("jetson")
     if tools.get("trtexec"):
         yield Check("device", "trtexec", "ok", f"{tools['trtexec']}, {tools['trtexec_version']}")
     elif tools.get("trtexec_fault") or tegra:
         found = tools.get("trtexec_fault") or "not found"
         yield Check("device", "trtexec", "lacks", found, "sudo apt-get install libnvinfer-bin")
+    if tools.get("trtexec") and not tools.get("tensorrt_package"):
+        found = "no package tensorrt: each sample is a run of trtexec, and energy is not measured"
+        fix = "sudo apt-get install python3-libnvinfer"
+        yield Check("device", "Python's TensorRT", "note", found, fix)
     free = tools.get("disk_free_mib")
-    if free is not None and free < LOW_DISK_GIB * 1024:
-        yield Check("device", "free disk", "lacks", f"{free} MiB", "free some space on the device")
+    if free is not None:
+        low = free < LOW_DISK_GIB * 1024
+        fix = "df -h, and free some space there" if low else ""
+        yield Check("device", "free disk", "lacks" if low else "ok", f"{free} MiB", fix)
     memory = tools.get("memory_free_mib")
     if tegra and memory is not None:
         low = memory < LOW_MEMORY_MIB
@@ -270,15 +284,16 @@ def _board(device: Mapping[str, Any]) -> Iterable[Check]:
 
 
 def _mode(target: Target, device: Mapping[str, Any]) -> list[Check]:
-    """Compare the power mode by its name; changing it is the user's, never edgekd's."""
+    """Compare the power mode by its name; changing it takes sudo, and is the user's to do."""
     tegra = device.get("jetson")
     if target.power_mode is None or not tegra:
         return []
     found, part = tegra["power_mode"], f"target {target.name}"
     if found == target.power_mode:
-        return [Check(part, "power mode", "ok", found)]
-    fix = f"sudo nvpmodel -m N, where nvpmodel -q --verbose names N {target.power_mode}"
-    return [Check(part, "power mode", "note", f"{found}, wanted {target.power_mode}", fix)]
+        return [Check(part, "power mode", "ok", f"{found}; nothing here needs sudo")]
+    said = f"{found or 'not told'}, wanted {target.power_mode}; edgekd changes no mode"
+    fix = f"sudo nvpmodel -m N, N as {MODES} lists it for {target.power_mode}"
+    return [Check(part, "power mode", "note", said, fix)]
 
 
 # --- a target ----------------------------------------------------------------------------------

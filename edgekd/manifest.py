@@ -16,7 +16,7 @@ from edgekd.bundle.agreement import widest
 from edgekd.frontier import explored
 from edgekd.halving import told
 from edgekd.spec import Metric, Network, Recipe, digest, plain
-from edgekd.steps import AWARE, REFERENCES, TRIAL, base_of, installed, teachers
+from edgekd.steps import AWARE, REFERENCES, TRIAL, base_of, installed, teachers, time_by
 from edgekd.store import Entry
 from edgekd.target import Target
 from edgekd.tasks.base import paired
@@ -41,6 +41,7 @@ class Evidence:
         machine: Facts of the agent about this machine.
         missing: Sentences about backends that could not be tried.
         absent: Why there is no device; empty when the numbers are the device's own.
+        played: The recording that stood for it; then ``absent`` says so.
     """
 
     recipe: Recipe
@@ -49,10 +50,13 @@ class Evidence:
     machine: Mapping[str, Any]
     missing: Sequence[str]
     absent: str = ""
+    played: Mapping[str, Any] | None = None
 
     @property
     def no_device(self) -> str:
         """Why the device's part was not run, as a sentence."""
+        if self.played is not None:
+            return self.absent
         return f"no {self.target.name} device was given (--on); {self.absent}"
 
     def latency(self, step: str) -> Mapping[str, Any]:
@@ -121,7 +125,7 @@ def assemble(evidence: Evidence) -> dict[str, Any]:
         "choice": dict(choice),
         "explored": explored(choice),
         "checks": checks(evidence),
-        "device": {"reached": not evidence.absent, "why": evidence.absent},
+        "device": _device(evidence),
         "ladder": ladder(evidence),
         **({"firmware": firmware} if (firmware := firmware_of(evidence)) else {}),
         "golden": {
@@ -150,6 +154,20 @@ def assemble(evidence: Evidence) -> dict[str, Any]:
             **_effective(evidence),
         },
     }
+
+
+def _device(evidence: Evidence) -> dict[str, Any]:
+    """Whether a device was reached, what it made of the artefact; of a recording, what it says."""
+    told: dict[str, Any] = {"reached": not evidence.absent, "why": evidence.absent}
+    made = evidence.done.get(f"profile:{evidence.choice['picked']}")
+    if evidence.played is not None:
+        latency = made.facts["latency"] if made else {}
+        kept = {name: latency[name] for name in ("wall_ms", "energy", "n") if name in latency}
+        engine = made.facts.get("engine") if made else None
+        return told | {"replay": {**evidence.played, "played": {**kept, "engine": engine}}}
+    if made is not None and not evidence.absent and "engine" in made.facts:
+        told["engine"] = made.facts["engine"]
+    return told
 
 
 def _baselines(evidence: Evidence) -> list[str]:
@@ -250,7 +268,7 @@ def artefact_rows(evidence: Evidence) -> list[dict[str, Any]]:
                 "id": identity,
                 "label": f"{evidence.recipe.student.label or 'student'}, {identity}",
                 "kind": "artefact",
-                "runtime": _ran_in(built),
+                "runtime": _ran_in(built) if evidence.absent else built["runtime"],
                 "precision": built["precision"],
                 "params": student["params"],
                 "macs": student["macs"],
@@ -381,8 +399,9 @@ def _without_device(evidence: Evidence) -> list[dict[str, Any]]:
             *(_not_run(n, evidence.no_device) for n in names[1:]),
         ]
     proxy = _proxy_compiled(evidence)
+    status = "not_run" if evidence.played is None else "replay"
     return [
-        _not_run(n, evidence.no_device + (proxy if n == "compiled for device" else ""))
+        {"rung": n, "status": status, "why": evidence.no_device + (proxy if n == names[0] else "")}
         for n in names
     ]
 
@@ -698,7 +717,7 @@ def _reference_claims(rows: Sequence[Mapping[str, Any]], primary: str, sign: int
 
 def _cost_ratio(row: Mapping[str, Any], shipped: Mapping[str, Any]) -> float | None:
     """Processor time of a reference over that of what ships."""
-    if "not_run" in shipped["latency"]:
+    if "not_run" in shipped["latency"] or not shipped["latency"]["cpu_ms"]["p50"]:
         return None
     ratio: float = row["latency"]["cpu_ms"]["p50"] / shipped["latency"]["cpu_ms"]["p50"]
     return ratio
@@ -726,11 +745,13 @@ def _device_claims(evidence: Evidence) -> list[str]:
     if not evidence.absent:
         return []
     host = _ran_in(evidence.facts(f"build:{evidence.choice['picked']}"))
+    played = [] if evidence.played is None else [f"Recorded: {evidence.played['recorded']}."]
     return [
         *([_ethos_claim(ethos)] if ethos is not None else []),
         f"Nothing was {'run' if ethos else 'built'} or measured on the device:"
         f" {evidence.no_device}. Task metric and parity are of this host's {host}; the choice"
         " among candidates is unmeasured.",
+        *played,
     ]
 
 
@@ -790,7 +811,8 @@ def _reduced_claims(evidence: Evidence, rows: Mapping[str, Mapping[str, Any]]) -
     if evidence.absent:
         smaller = a["file_bytes"] / b["file_bytes"]
         return [f"{reduced} is {smaller:.2f}× smaller than {fp32}; which is faster is not known."]
-    speed = a["latency"]["cpu_ms"]["p50"] / b["latency"]["cpu_ms"]["p50"]
+    by = time_by(evidence.target)
+    speed = a["latency"][by]["p50"] / b["latency"][by]["p50"]
     size = a["file_bytes"] / b["file_bytes"]
     text = f"{reduced} is {speed:.2f}× as fast as {fp32} and {size:.2f}× smaller."
     if speed < 1:

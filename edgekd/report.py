@@ -149,7 +149,7 @@ def _proven(manifest: Manifest) -> dict[str, Any]:
     return {"rungs": [_rung(rung) for rung in ladder], "of": len(ladder), **tally}
 
 
-_WORDS = {"passed": "passed", "failed": "failed", "not_run": "not run"}
+_WORDS = {"passed": "passed", "failed": "failed", "not_run": "not run", "replay": "replay"}
 
 
 def _rung(rung: Row) -> dict[str, Any]:

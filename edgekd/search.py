@@ -53,6 +53,11 @@ class Place:
     absent: str = ""
     there: Mapping[str, Json] | None = None
 
+    @property
+    def unmeasured(self) -> str:
+        """Why no time is known that could prune or choose; empty when it is."""
+        return self.absent or steps.unmeasured(self.there)
+
 
 def search(walk: Walk, place: Place, chosen: Sequence[Candidate], pick: str | int | None) -> None:
     """Walk the steps of a target up to its choice; a candidate that fails is rejected by name.
@@ -161,7 +166,7 @@ class _Search:
             tried = [c for c in chosen if c in tried or c.id in more]
             yield from self._prove(tried)
         place = self._place
-        rest = (self._pick, place.absent, self.lost, self.dropped)
+        rest = (self._pick, place.unmeasured, self.lost, self.dropped)
         for step in steps.finished(self._recipe, place.target, tried, *rest):
             answer = yield step
             if isinstance(answer, StageError):
@@ -198,7 +203,7 @@ class _Search:
         self._judge(name)
 
     def _narrows(self, left: Sequence[Candidate]) -> bool:
-        return not self._place.absent and len(left) > FEW
+        return not self._place.unmeasured and len(left) > FEW
 
     def _shortlist(self, left: Sequence[Candidate]) -> Generator[Step, Any, list[str]]:
         """Yield the step that prunes; return the candidates to be scored, all when it is moot."""
@@ -242,13 +247,14 @@ class _Search:
         if profile is None and not self._place.absent:
             return
         target = self._place.target
+        known = None if self._place.unmeasured else profile
         limits = (steps.metric_drop(self._recipe, target), steps.budget(target))
-        latency = profile and profile["latency"]
+        latency = known and known["latency"]
         self.verdicts[name] = verdict(built["bytes"], val, latency, self._goal, *limits)
 
     def _recovery(self, chosen: Sequence[Candidate], tried: Sequence[Candidate]) -> list[str]:
         """Return the candidates of tier 2 that a rejected one calls for."""
-        if self._place.absent:
+        if self._place.unmeasured:
             return []
         by = steps.time_by(self._place.target)
         held = [self._quick(name, by) for name, why in self.verdicts.items() if not why]

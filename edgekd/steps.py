@@ -515,6 +515,14 @@ def _export(recipe: Recipe, target: Target, name: str, network: str, **more: Jso
     return Step(name, stage("export"), spec, {"network": network}, files, EXPORT)
 
 
+def unmeasured(there: Mapping[str, Json] | None) -> str:
+    """Say why nothing is measured although a device answers: it is a recording; else empty."""
+    played = (there or {}).get("replay")
+    if not isinstance(played, Mapping):
+        return ""
+    return f"the recording {played['name']} was played, no board was asked"
+
+
 def beside(
     recipe: Recipe,
     target: Target,
@@ -528,7 +536,7 @@ def beside(
         The teacher's export, then a chain a runtime; one that fails is no loss to the others.
         The last two of a chain are called ``profile:teacher-CANDIDATE`` and ``profile:CANDIDATE``.
     """
-    if absent or target.mcu is not None or not recipe.time_teacher:
+    if absent or unmeasured(there) or target.mcu is not None or not recipe.time_teacher:
         return
     files = tuple(base_of(recipe) / f for f in recipe.files)
     contract = plain(recipe.teacher.input or recipe.input)

@@ -61,7 +61,7 @@ def verdict(
 def _over(budget: Mapping[str, float], mib: float, latency: Mapping[str, Any] | None) -> str:
     """Say which limit of size or memory a candidate exceeds."""
     found = {"size_mib": mib}
-    if latency:
+    if latency and latency["rss_mib"] is not None:
         found["peak_memory_mib"] = float(latency["rss_mib"])
     return "; ".join(
         f"budget: {name} {found[name]:.4g}, limit {limit:g}"

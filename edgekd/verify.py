@@ -327,6 +327,7 @@ def _golden(bundle: Bundle, notes: list[str], on: str) -> list[Check]:
         machine = agent.facts()
         runs = _runs(artefact, machine, notes)
         try:
+            notes += _played(machine)
             feeds, wanted = _recorded(bundle)
             loaded = agent.load(runs["runtime"], bundle.path / artefact["main"], **runs["options"])
             differences = list(_elsewhere(manifest, loaded, machine))
@@ -353,6 +354,14 @@ def _golden(bundle: Bundle, notes: list[str], on: str) -> list[Check]:
         Check(RUNS, facts={"same_machine": same}),
         Check(GOLDEN, tuple(wrong), facts={**facts, **effective}),
     ]
+
+
+def _played(machine: Mapping[str, Any]) -> list[str]:
+    """Say so where a recording stands for the device."""
+    played = machine.get("replay")
+    if played is None:
+        return []
+    return [f"a recording was played ({played['name']}): nothing is proven of any board"]
 
 
 def _recorded(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -519,7 +528,7 @@ def _elsewhere(
     if there.get("cpu") != here["cpu"]:
         yield f"chosen on {there.get('cpu')}, running on {here['cpu']}"
     lost = sorted(set(there.get("isa") or ()) - set(here["isa"]))
-    if lost:
+    if lost and there.get("arch") == here["arch"]:
         yield f"this machine lacks {', '.join(lost)}"
     version = manifest["measured"]["versions"].get(loaded.runtime)
     if version and not version.startswith(loaded.version):

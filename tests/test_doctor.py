@@ -131,9 +131,10 @@ precisions: [fp16]
 power_mode: 25W
 """
 BOARD = {
-    "cpu": "Cortex-A78AE", "arch": "aarch64", "numpy": "1.21.5", "runtimes": {"tensorrt": "10.3.0"},
+    "cpu": "Cortex-A78AE", "arch": "aarch64", "python": "3.10.12", "numpy": "1.21.5", "runtimes": {"tensorrt": "10.3.0"},
     "tools": {"trtexec": "/usr/src/tensorrt/bin/trtexec", "trtexec_version": "10.3.0",
-              "trtexec_fault": None, "disk_free_mib": 20000, "memory_free_mib": 5000, "root": False},
+              "trtexec_fault": None, "disk_free_mib": 20000, "memory_free_mib": 5000, "root": False,
+              "tensorrt_package": "10.3.0"},
     "jetson": {"l4t": "36.4.3", "jetpack": "6.2", "cuda": "12.6", "power_mode": "25W",
                "power_mode_id": 1},
 }  # fmt: skip
@@ -150,7 +151,9 @@ def test_a_jetson_that_has_all():
     device, target = board()
     assert device["trtexec"][1] == "/usr/src/tensorrt/bin/trtexec, 10.3.0"
     assert device["release"][1] == "L4T 36.4.3, JetPack 6.2"
-    assert target["power mode"][:2] == ("ok", "25W")
+    assert target["power mode"][:2] == ("ok", "25W; nothing here needs sudo")
+    assert device["Python"][1] == "3.10.12, numpy 1.21.5"
+    assert device["free disk"][1] == "20000 MiB"
     assert {status for status, _, _ in device.values()} == {"ok"}
 
 
@@ -159,11 +162,19 @@ def test_a_jetson_that_lacks_things_says_what_mends_each():
     tegra = BOARD["jetson"] | {"power_mode": "15W"}
     device, target = board(numpy=None, tools=tools, jetson=tegra)
     assert device["trtexec"] == ("lacks", "not found", "sudo apt-get install libnvinfer-bin")
-    assert device["numpy"][2] == "apt-get install python3-numpy"
+    assert device["numpy"][2] == "sudo apt-get install python3-numpy"
     assert device["free disk"][:2] == ("lacks", "300 MiB")
     assert device["free memory"][0] == "note" and "multi-user" in device["free memory"][2]
-    assert target["power mode"][:2] == ("note", "15W, wanted 25W")
-    assert "nvpmodel" in target["power mode"][2]
+    status, found, fix = target["power mode"]
+    assert (status, found) == ("note", "15W, wanted 25W; edgekd changes no mode")
+    assert fix.startswith("sudo nvpmodel -m N")
+
+
+def test_a_jetson_without_pythons_tensorrt():
+    device, _ = board(tools=BOARD["tools"] | {"tensorrt_package": None})
+    status, found, fix = device["Python's TensorRT"]
+    assert status == "note" and "each sample is a run of trtexec" in found
+    assert fix == "sudo apt-get install python3-libnvinfer"
 
 
 def test_a_full_disk_and_a_store_that_cannot_be_written_are_said(monkeypatch):

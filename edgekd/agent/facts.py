@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from . import outside
+
 ISA_FLAGS = {
     # x86, as /proc/cpuinfo spells them
     "sse4_2": "sse4_2",
@@ -63,28 +65,29 @@ ARM_CORES = {
 }
 """Part numbers of implementer 0x41 (Arm) in /proc/cpuinfo."""
 
-_CPUINFO = Path("/proc/cpuinfo")
+_CPUINFO = outside.at("/proc/cpuinfo")
 _CPUINFO_LIMIT = 16384
-_CPUS = Path("/sys/devices/system/cpu")
-_PLATFORM = Path("/sys/devices/platform")
+_CPUS = outside.at("/sys/devices/system/cpu")
+_PLATFORM = outside.at("/sys/devices/platform")
 _PI_NOW = 0xF
 
 
 def identity() -> dict[str, Any]:
     """Return what makes two machines the same for a measurement: cheap and stable."""
     cpuinfo = _read(_CPUINFO, _CPUINFO_LIMIT) or ""
-    return {
+    found = {
         "cpu": cpu_model(cpuinfo) or _cpu_elsewhere(),
         "isa": isa_flags(cpuinfo),
         "cores": os.cpu_count(),
         "arch": platform.machine(),
         "os": platform.system(),
     }
+    return found | outside.facts(found)
 
 
 def machine() -> dict[str, Any]:
     """Return everything that a report wants to say about this machine."""
-    return {
+    found = {
         **identity(),
         "board": _board(),
         "usable_cores": _usable_cores(),
@@ -97,6 +100,8 @@ def machine() -> dict[str, Any]:
         "container": _container(),
         "state": state(),
     }
+    played = outside.playing()
+    return found | outside.facts(found) | ({} if played is None else {"replay": played})
 
 
 def state() -> dict[str, Any]:
@@ -182,7 +187,9 @@ def _cpu_elsewhere() -> str | None:
 
 def _board() -> str | None:
     """Return the name of the board or of the virtual machine's product."""
-    return _read(Path("/proc/device-tree/model")) or _read(Path("/sys/class/dmi/id/product_name"))
+    return _read(outside.at("/proc/device-tree/model")) or _read(
+        outside.at("/sys/class/dmi/id/product_name")
+    )
 
 
 def _usable_cores() -> int | None:
@@ -196,16 +203,16 @@ def _memory_mib() -> int:
 
 
 def _os_release() -> str | None:
-    text = _read(Path("/etc/os-release")) or ""
+    text = _read(outside.at("/etc/os-release")) or ""
     found = re.search(r'^PRETTY_NAME="?([^"\n]+)', text, re.MULTILINE)
-    tegra = _read(Path("/etc/nv_tegra_release"))
+    tegra = _read(outside.at("/etc/nv_tegra_release"))
     names = [found.group(1) if found else None, tegra.splitlines()[0] if tegra else None]
     return "; ".join(filter(None, names)) or None
 
 
 def _container() -> dict[str, Any]:
     """Return hints that this is not a whole, bare machine."""
-    cgroup = Path("/sys/fs/cgroup")
+    cgroup = outside.at("/sys/fs/cgroup")
     flags = _field(_read(_CPUINFO, _CPUINFO_LIMIT) or "", "flags") or ""
     return {
         "marker": next(
@@ -241,7 +248,7 @@ def _natural(path: Path) -> list[int]:
 def _temperatures_c() -> dict[str, float] | None:
     """Return every thermal zone that can be read, by type; equal types are numbered."""
     found: dict[str, float] = {}
-    for zone in sorted(Path("/sys/class/thermal").glob("thermal_zone*"), key=_natural):
+    for zone in sorted(outside.at("/sys/class/thermal").glob("thermal_zone*"), key=_natural):
         millidegrees = _number(zone / "temp")
         if millidegrees is not None:
             name = _read(zone / "type") or zone.name
@@ -262,7 +269,7 @@ def _throttle() -> dict[str, int] | None:
 
 
 def _overcurrent() -> dict[str, int | None]:
-    monitors = Path("/sys/class/hwmon").glob("hwmon*")
+    monitors = outside.at("/sys/class/hwmon").glob("hwmon*")
     tegra = [monitor for monitor in monitors if _read(monitor / "name") == "soctherm_oc"]
     return {
         path.name.removesuffix("_event_cnt"): _number(path)

@@ -5,6 +5,7 @@ Nothing here asks for rights: what only root may read is null.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -13,11 +14,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from . import trtexec
+from . import outside, trtexec
+from .facts import version_of
 from .faults import Fault
 
-RELEASE = Path("/etc/nv_tegra_release")
-CUDA = Path("/usr/local/cuda/version.json")
+RELEASE = outside.at("/etc/nv_tegra_release")
+CUDA = outside.at("/usr/local/cuda/version.json")
 _MODE = re.compile(r"NV Power Mode:\s*(\S+)\s*\n\s*(\d+)")
 
 
@@ -44,14 +46,16 @@ def tools() -> dict[str, Any]:
     except (Fault, OSError, subprocess.SubprocessError) as error:
         fault = str(error)
     disk = shutil.disk_usage(os.environ.get("TMPDIR", "/tmp"))
-    return {
+    found = {
         "trtexec": tool.path if tool else None,
         "trtexec_version": trtexec.shown(tool.version) if tool else None,
         "trtexec_fault": fault,
         "disk_free_mib": disk.free // 2**20,
         "memory_free_mib": memory_free_mib(),
         "root": os.geteuid() == 0,
+        "tensorrt_package": _package_version("tensorrt"),
     }
+    return found | outside.facts(found)
 
 
 def l4t(release: str) -> str | None:
@@ -62,7 +66,7 @@ def l4t(release: str) -> str | None:
 
 def power_mode() -> tuple[str, int] | None:
     """Return name and number of the power mode; numbers differ from board to board."""
-    said = _said("nvpmodel", "-q")
+    said = outside.said("nvpmodel", "-q")
     return read_mode(said) if said else None
 
 
@@ -74,7 +78,7 @@ def read_mode(said: str) -> tuple[str, int] | None:
 
 def memory_free_mib() -> int | None:
     """Return the memory that programs, and on a Jetson the GPU, may still have."""
-    found = re.search(r"MemAvailable:\s+(\d+) kB", _text(Path("/proc/meminfo")) or "")
+    found = re.search(r"MemAvailable:\s+(\d+) kB", _text(outside.at("/proc/meminfo")) or "")
     return int(found[1]) // 1024 if found else None
 
 
@@ -86,27 +90,19 @@ def _cuda() -> str | None:
         return None
 
 
+def _package_version(module: str) -> str | None:
+    """Return the version of a Python package without importing it; ``unknown`` where it has none.
+
+    Debian's python3-libnvinfer brings the module, and its own kind of metadata.
+    """
+    if importlib.util.find_spec(module) is None:
+        return None
+    return version_of(module) or "unknown"
+
+
 def _package(name: str) -> str | None:
-    said = _said("dpkg-query", "-W", "-f=${Version}", name)
+    said = outside.said("dpkg-query", "-W", "-f=${Version}", name)
     return said.strip() or None if said else None
-
-
-def _said(*command: str) -> str | None:
-    """Return what a command printed; None where it is missing or fails."""
-    if shutil.which(command[0]) is None:
-        return None
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def _text(path: Path) -> str | None:

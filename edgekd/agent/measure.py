@@ -120,11 +120,16 @@ def time_session(session: Session, feeds: Arrays, plan: Plan, *, fresh: bool) ->
 
     Returns:
         ``wall_ns`` of each inference, ``cpu_ns`` per inference of each block, and the state of
-        the machine before and after.
+        the machine before and after. Where the runtime's own tool times it, in processes of its
+        own, there is no ``cpu_ns`` and no memory.
     """
     n = check_feeds(session.inputs, feeds)
     if _fixed_batch(session) not in (None, 1):
         raise UsageFault(f"latency is timed at batch 1; the model insists on {session.inputs}")
+    state = facts.state()
+    traced = session.trace(plan.runs, plan.max_seconds)
+    if traced is not None:
+        return _traced(session, traced, plan, state)
     steps = cycle([session.bind(_sample(feeds, row)) for row in range(n)])
     deadline = time.perf_counter_ns() + int(plan.max_seconds * 1e9)
     first: list[int] = []
@@ -151,6 +156,26 @@ def time_session(session: Session, feeds: Arrays, plan: Plan, *, fresh: bool) ->
     }
 
 
+def _traced(
+    session: Session, milliseconds: list[float], plan: Plan, before: dict[str, Any]
+) -> dict[str, Any]:
+    after = facts.state()
+    return {
+        "first_ms": None,
+        "wall_ns": [round(ms * 1e6) for ms in milliseconds],
+        "cpu_ns": [],
+        "cpu_block": plan.cpu_block,
+        "warmup": 0,
+        "threads": session.effective.get("threads"),
+        "peak_rss_mib": None,
+        "rss_mib": None,
+        "involuntary_switches": None,
+        "before": before,
+        "after": after,
+        "throttled": facts.throttled(before["throttle"], after["throttle"]),
+    }
+
+
 def energy_session(
     session: Session, feeds: Arrays, *, seconds: float, idle_s: float
 ) -> dict[str, Any]:
@@ -168,16 +193,19 @@ def energy_session(
         As `edgekd.agent.power.energy` and ``runs``; ``not_run`` where there is no sensor.
     """
     n = check_feeds(session.inputs, feeds)
-    read = power.reader()
-    if read is None:
-        return {"not_run": "no power sensor (INA3221) on this machine"}
+    told = session.energy()
+    if told is not None:
+        return told
+    sampler = power.sampler()
+    if sampler is None:
+        return {"not_run": "no power sensor on this machine (INA3221, or tegrastats)"}
     if _fixed_batch(session) not in (None, 1):
         raise UsageFault(f"energy is measured at batch 1; the model insists on {session.inputs}")
     steps = cycle([session.bind(_sample(feeds, row)) for row in range(n)])
     next(steps)()
-    with power.Sampler(read) as rest:
+    with sampler() as rest:
         time.sleep(idle_s)
-    with power.Sampler(read) as busy:
+    with sampler() as busy:
         runs, start = 0, time.monotonic()
         while time.monotonic() < start + seconds:
             next(steps)()

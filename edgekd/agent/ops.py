@@ -166,6 +166,14 @@ def _energy(bench: Bench, request: Request) -> Result:
     return measure.energy_session(session, feeds, seconds=seconds, idle_s=idle_s)
 
 
+def _evidence(bench: Bench, request: Request) -> Result:
+    """Have the runtime write what it told of the artefact; most have nothing to say."""
+    folder = Path(_need(request, "folder"))
+    folder.mkdir(parents=True, exist_ok=True)
+    told = bench.loaded().evidence(folder)
+    return {"facts": told, "files": sorted(path.name for path in folder.iterdir())}
+
+
 def _kernel(bench: Bench, request: Request) -> Result:
     """Time the reference kernel; needs no model."""
     from . import kernel
@@ -197,6 +205,7 @@ OPERATIONS: dict[str, Callable[[Bench, Request], Result]] = {
     "drive": _drive,
     "time": _time,
     "energy": _energy,
+    "evidence": _evidence,
     "kernel": _kernel,
     "lease": _lease,
     "bye": _bye,

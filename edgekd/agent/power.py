@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import itertools
 import re
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,10 +20,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from . import outside
 from .faults import UsageFault
 
-HWMON = Path("/sys/class/hwmon")
+HWMON = outside.at("/sys/class/hwmon")
 INTERVAL_S = 0.05
+TEGRA_INTERVAL_S = 0.1
 LARGEST_GAP_S = 1.5
 FEWEST = 5
 WHOLE = ("VDD_IN", "VIN")
@@ -157,6 +161,82 @@ def reader(root: Path | None = None) -> Callable[[], float | None] | None:
         return None
     whole = [rail for rail in found if rail.name in WHOLE][:1] or found
     return lambda: total({rail.name: rail.milliwatts() for rail in whole})
+
+
+class Tegra:
+    """Reads ``tegrastats`` for as long as the block runs; each line is stamped on receipt.
+
+    Its own stamps have a resolution of a second.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.samples: list[Sample] = []
+        self.lost = 0
+        self._command = list(command)
+
+    def __enter__(self) -> Tegra:
+        """Start."""
+        self._child = subprocess.Popen(
+            self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        )
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        self._child.terminate()
+        self._child.wait()
+        self._thread.join()
+
+    def _work(self) -> None:
+        assert self._child.stdout is not None
+        with self._child.stdout as lines:
+            for line in lines:
+                power = total(read_tegrastats(line).rails_mw)
+                if power is None:
+                    self.lost += 1
+                else:
+                    self.samples.append((time.monotonic(), power))
+
+
+def sampler(root: Path | None = None) -> Callable[[], Sampler | Tegra] | None:
+    """Return what makes a block in which the power is sampled; None where nothing tells it.
+
+    The sensors' own files come first; ``tegrastats`` where they cannot be read (a container).
+    """
+    read = reader(root)
+    if read is not None:
+        return lambda: Sampler(read)
+    if shutil.which("tegrastats"):
+        return lambda: Tegra(["tegrastats", "--interval", str(round(1000 * TEGRA_INTERVAL_S))])
+    return None
+
+
+def of_logs(
+    idle: Sequence[str], busy: Sequence[str], interval_s: float, runs: int, seconds: float
+) -> dict[str, Any]:
+    """Return the energy of an inference from two logs of ``tegrastats``: at rest, and at work.
+
+    Args:
+        idle: Lines at rest.
+        busy: Lines from the first inference on.
+        interval_s: Seconds between two lines.
+        runs: How many inferences ran.
+        seconds: How long they took.
+    """
+    rest, work = (_stamped(lines, interval_s) for lines in (idle, busy))
+    return {**energy(work, 0.0, seconds, runs, mean_mw(rest)), "runs": runs}
+
+
+def _stamped(lines: Sequence[str], interval_s: float) -> list[Sample]:
+    found = [total(read_tegrastats(line).rails_mw) for line in lines]
+    return [(n * interval_s, power) for n, power in enumerate(found) if power is not None]
 
 
 def mean_mw(samples: Sequence[Sample]) -> float | None:

@@ -12,12 +12,12 @@ import json
 import math
 import re
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import outside
 from .faults import Fault, SetupFault
 
 Version = tuple[int, int, int]
@@ -53,6 +53,8 @@ class Report:
         build_s: Seconds to build the engine, where it was built.
         statistics: Milliseconds by section (``GPU Compute Time``) and name (``median``, ``p99``).
         throughput_qps: Inferences a second.
+        queries: How many were timed.
+        trace_s: Seconds that they took together.
         warnings: Lines that put a number in doubt.
         errors: Lines of severity E.
     """
@@ -63,6 +65,8 @@ class Report:
     build_s: float | None
     statistics: dict[str, dict[str, float]]
     throughput_qps: float | None
+    queries: int | None
+    trace_s: float | None
     warnings: tuple[str, ...]
     errors: tuple[str, ...]
 
@@ -170,25 +174,19 @@ class Tool:
         Raises:
             Fault: It failed; out of memory is a `SetupFault` with the remedy.
         """
-        done = subprocess.run(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=timeout_s,
-            check=False,
-        )
-        text = done.stdout.decode(errors="replace")
+        done = outside.run(command, timeout_s)
         if log is not None:
-            log.write_text(text)
-        report = read_log(text)
-        if done.returncode != 0 or not report.passed:
+            log.write_text(done.text)
+        report = read_log(done.text)
+        if done.code != 0 or not report.passed:
             raise report.refusal()
         return report
 
 
 def find(place: str | None = None) -> Tool | None:
     """Find ``trtexec`` on this machine, and ask its version; None where it is not."""
+    if outside.recording() is not None:
+        return Tool(PLACES[0], _version(PLACES[0]))
     for path in filter(None, (place, shutil.which("trtexec"), *PLACES)):
         if Path(path).is_file():
             return Tool(path, _version(path))
@@ -196,10 +194,10 @@ def find(place: str | None = None) -> Tool | None:
 
 
 def _version(path: str) -> Version:
-    done = subprocess.run([path, "--help"], capture_output=True, text=True, timeout=60, check=False)
-    found = _VERDICT.search(done.stdout + done.stderr)
+    said = outside.run([path, "--help"], 60).text
+    found = _VERDICT.search(said)
     if found is None:
-        raise SetupFault(f"{path} does not say its version: {(done.stdout + done.stderr)[-200:]}")
+        raise SetupFault(f"{path} does not say its version: {said[-200:]}")
     return version_of(found[2])
 
 
@@ -221,6 +219,7 @@ def read_log(text: str) -> Report:
     verdicts = _VERDICT.findall(text)
     device = re.search(r"Selected Device: (.+?)(?:\s*\||$)", text, re.M)
     build = re.search(rf"Engine built in ({_NUMBER}) sec", text)
+    trace = re.search(rf"Timing trace has (\d+) queries over ({_NUMBER}) s", text)
     rate = re.search(rf"Throughput: ({_NUMBER}) qps", text)
     return Report(
         passed=bool(verdicts) and verdicts[-1][0] == "PASSED",
@@ -229,6 +228,8 @@ def read_log(text: str) -> Report:
         build_s=float(build[1]) if build else None,
         statistics={name: found for name in _SECTIONS if (found := _statistics(text, name))},
         throughput_qps=float(rate[1]) if rate else None,
+        queries=int(trace[1]) if trace else None,
+        trace_s=float(trace[2]) if trace else None,
         warnings=tuple(dict.fromkeys(re.findall(r"\[[WI]\] (?:\[TRT\] )?\* (.+)", text))),
         errors=tuple(dict.fromkeys(re.findall(r"\[E\] (.+)", text))),
     )

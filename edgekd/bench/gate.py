@@ -14,9 +14,9 @@ from typing import Any
 from edgekd.bench import baseline as pointer
 from edgekd.bench import history, judge, record, recorded
 from edgekd.bench.judge import IMPROVED, OK, OVER, REGRESSED, Check, Pair, Rule
-from edgekd.bench.measure import Contestant, Settings, opened, rounds
+from edgekd.bench.measure import Contestant, Settings, opened, refuse_replayed, rounds
 from edgekd.bundle import Bundle, open_bundle
-from edgekd.device.lease import lease
+from edgekd.device.lease import lease, refuse_recording
 from edgekd.errors import SetupError, UsageError
 from edgekd.events import Emit, Event, Progress, silent
 
@@ -94,9 +94,11 @@ def gate(
 
     Raises:
         UsageError: No such bundle, or the two lists do not match.
+        SetupError: A recording of a device was named, or a bundle was made on one.
         VerifyError: A baseline is not the bundle that was accepted.
         RuntimeCrash: A runtime died.
     """
+    refuse_recording(on)
     candidates, baselines = _listed(bundle), _listed(baseline)
     if len(candidates) != len(baselines):
         raise UsageError(
@@ -397,6 +399,7 @@ def _first(candidates: list[Path], baselines: list[Path], reason: str) -> dict[s
     """Accept the first baselines: there is nothing to measure them against."""
     for place, path in zip(candidates, baselines, strict=True):
         with open_bundle(place) as bundle:
+            refuse_replayed(bundle)
             pointer.accept(path, bundle, place, reason, [])
     return {
         "kind": "gate",

@@ -26,7 +26,7 @@ from edgekd.bundle import Bundle, open_bundle
 from edgekd.device.link import Agent, Loaded, Timing, agent_command
 from edgekd.device.reach import reach
 from edgekd.device.ssh import Ssh
-from edgekd.errors import UsageError
+from edgekd.errors import SetupError, UsageError
 
 SAMPLES = 8
 """Golden inputs that are cycled over."""
@@ -169,8 +169,25 @@ def opened(bundles: Mapping[str, Path]) -> Iterator[dict[str, tuple[Bundle, Cont
         found = {}
         for number, (label, path) in enumerate(bundles.items()):
             bundle = stack.enter_context(open_bundle(path))
+            refuse_replayed(bundle)
             found[label] = bundle, _contestant(label, bundle, scratch / str(number))
         yield found
+
+
+def refuse_replayed(bundle: Bundle) -> None:
+    """Refuse a bundle that was made on a recording of a device.
+
+    Raises:
+        SetupError: It was.
+    """
+    played = bundle.manifest.get("device", {}).get("replay")
+    if played:
+        raise SetupError(
+            f"{bundle.manifest['name']} was made on a recording of a device ({played['name']}): it"
+            " is not comparable",
+            at=str(bundle.path),
+            hint="make it on a board: edgekd compress … --on ssh:HOST",
+        )
 
 
 def _contestant(label: str, bundle: Bundle, scratch: Path) -> Contestant:
@@ -268,6 +285,12 @@ class _Runner:
         options = {**contestant.options, "threads": settings.threads}
         self.loaded: Loaded = self.agent.load(contestant.runtime, contestant.main, **options)
         self.first: Timing = self.agent.time(contestant.feeds, warmup=settings.warmup, runs=5)
+        if not self.first.cpu_ns:
+            raise SetupError(
+                f"{contestant.runtime} there is timed by a tool in processes of its own: that is"
+                " not comparable",
+                hint="sudo apt-get install python3-libnvinfer on the board",
+            )
         self.estimate_ms = max(min(self.first.wall_ns) / 1e6, 1e-4)
         self.kernel = self.agent.kernel()
         self.timings: list[Timing] = []
@@ -299,7 +322,7 @@ class _Runner:
             cpu_least_ms=min(min(t.cpu_ns) for t in self.timings) / 1e6,
             wall_ms=tuple(statistics.median(t.wall_ns) / 1e6 for t in self.timings),
             quantiles_ms={f"p{q}": float(np.percentile(wall, q)) for q in (50, 90, 99)},
-            peak_rss_mib=last.peak_rss_mib,
+            peak_rss_mib=last.peak_rss_mib or 0.0,
             rss_mib={
                 "start": loaded.rss_before_mib,
                 "loaded": loaded.rss_mib,

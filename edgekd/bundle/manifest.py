@@ -116,7 +116,10 @@ _PARITY = unless_not_run(
 _CHOICE = record(
     {"rule": text, "picked": text, "ranking": listing(anything), "rejected": listing(anything)}
 )
-_RUNG = record({"rung": text, "status": STATUS}, {"why": maybe(anything), "facts": mapping})
+_RUNG = record(
+    {"rung": text, "status": choice("passed", "failed", "not_run", "replay")},
+    {"why": maybe(anything), "facts": mapping},
+)
 
 SCHEMA = record(
     {

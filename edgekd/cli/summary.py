@@ -48,9 +48,10 @@ def _latency(latency: Manifest) -> str:
 
 def _ladder(ladder: Any) -> str:
     passed = sum(rung["status"] == "passed" for rung in ladder)
-    rest = [
-        f"{rung['rung']} {rung['status'].replace('_', ' ')}: {rung.get('why') or 'no reason given'}"
-        for rung in ladder
-        if rung["status"] != "passed"
-    ]
+    left: dict[tuple[str, str], list[str]] = {}
+    for rung in ladder:
+        if rung["status"] != "passed":
+            reason = str(rung["status"]).replace("_", " "), rung.get("why") or "no reason given"
+            left.setdefault(reason, []).append(rung["rung"])
+    rest = [f"{', '.join(names)} {status}: {why}" for (status, why), names in left.items()]
     return "; ".join([f"{passed} of {len(ladder)} rungs", *rest])

@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from edgekd.device.link import agent_on
+from edgekd.device.reach import reach
 from edgekd.errors import SetupError
 from edgekd.events import Emit, Event, silent
 
@@ -30,8 +31,9 @@ def lease(wait_s: float, emit: Emit = silent, on: str = "local") -> Iterator[Non
         on: Where the board is; see `edgekd.device.reach`.
 
     Raises:
-        SetupError: Another job still has the board; the message names it.
+        SetupError: Another job still has the board, and the message names it; or it is none.
     """
+    refuse_recording(on)
     deadline = time.monotonic() + wait_s
     with agent_on(on) as agent:
         told = False
@@ -47,6 +49,20 @@ def lease(wait_s: float, emit: Emit = silent, on: str = "local") -> Iterator[Non
                 told = True
             time.sleep(_POLL_S)
         yield
+
+
+def refuse_recording(on: str) -> None:
+    """Refuse a recorded device: it measures nothing.
+
+    Raises:
+        SetupError: ``on`` names one.
+    """
+    if reach(on).recording is not None:
+        raise SetupError(
+            "a recording of a device is not comparable: nothing is measured on it",
+            at=f"--on {on}",
+            hint="name a board with --on ssh:HOST",
+        )
 
 
 def _me() -> dict[str, Any]:

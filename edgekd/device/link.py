@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 import threading
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 
 import edgekd.agent
+from edgekd.agent import outside
 from edgekd.agent.process import PARENT_VARIABLE, REMOTE_VARIABLE
 from edgekd.device.child import Child, ChildLost, signal_name
 from edgekd.device.reach import reach
@@ -137,7 +139,8 @@ class Timing:
 
     Attributes:
         wall_ns: Wall time of each inference.
-        cpu_ns: Processor time per inference, one value a block.
+        cpu_ns: Processor time per inference, one value a block; none, and no memory, where the
+            runtime's own tool times it in processes of its own.
         cpu_block: Inferences in a block.
         warmup: Inferences before the count, the first one included.
         first_ms: The very first inference of the session; None if it had run before.
@@ -156,9 +159,9 @@ class Timing:
     warmup: int
     first_ms: float | None
     threads: int | None
-    peak_rss_mib: float
+    peak_rss_mib: float | None
     rss_mib: float | None
-    involuntary_switches: int
+    involuntary_switches: int | None
     throttled: bool | None
     before: dict[str, Any]
     after: dict[str, Any]
@@ -171,8 +174,8 @@ class Timing:
             "p50_ms": float(p50),
             "p90_ms": float(p90),
             "p99_ms": float(p99),
-            "cpu_median_ms": float(np.median(self.cpu_ns)) / 1e6,
-            "cpu_min_ms": min(self.cpu_ns) / 1e6,
+            "cpu_median_ms": float(np.median(self.cpu_ns)) / 1e6 if self.cpu_ns else None,
+            "cpu_min_ms": min(self.cpu_ns) / 1e6 if self.cpu_ns else None,
             "first_ms": self.first_ms,
             "threads": self.threads,
             "load_before": self.before["load"][0],
@@ -198,7 +201,8 @@ def agent_on(
     """Start an agent on a device by its name, and take everything away at the end.
 
     Args:
-        on: ``local``, ``ssh:HOST``, or a name of the user's list; see `edgekd.device.reach`.
+        on: ``local``, ``ssh:HOST``, ``replay:FOLDER``, or a name of the user's list; see
+            `edgekd.device.reach`.
         env: Environment variables of the agent.
         timeout_s: Seconds to wait for an answer.
 
@@ -207,7 +211,8 @@ def agent_on(
     """
     place = reach(on)
     if place.host is None:
-        with Agent(env=env, timeout_s=timeout_s) as agent:
+        played = {} if place.recording is None else {outside.VARIABLE: str(place.recording)}
+        with Agent(env={**(env or {}), **played}, timeout_s=timeout_s) as agent:
             yield agent
         return
     with (
@@ -439,6 +444,27 @@ class Agent:
                 extra_s=seconds + idle_s,
             )
 
+    def evidence(self, folder: Path) -> dict[str, Any]:
+        """Bring home what the runtime told of the loaded artefact: logs, layers.
+
+        Args:
+            folder: Gets the files; made when there are some.
+
+        Returns:
+            The runtime's facts; empty for most runtimes.
+        """
+        name = self._model_name
+        place = self._place_there(self._folder / "evidence")
+        told = self._ask("evidence", {"folder": place}, doing=f"asking for evidence of {name}")
+        for file in told["files"]:
+            folder.mkdir(parents=True, exist_ok=True)
+            if self._board is not None:
+                self._board.get(f"{place}/{file}", folder / file)
+            else:
+                shutil.copyfile(Path(place) / file, folder / file)
+        facts: dict[str, Any] = told["facts"]
+        return facts
+
     def kernel(self, repeats: int = 7) -> dict[str, Any]:
         """Time the fixed reference kernel of `edgekd.agent.kernel`: the machine's own speed."""
         return self._ask("kernel", {"repeats": repeats}, doing="timing the reference kernel")
@@ -642,6 +668,7 @@ def _environment(command: Sequence[str], env: Mapping[str, str]) -> dict[str, st
     else:
         child.pop("PYTHONPATH", None)
     child.pop(PARENT_VARIABLE, None)
+    child.pop(outside.VARIABLE, None)
     if threading.current_thread() is threading.main_thread():
         child[PARENT_VARIABLE] = str(os.getpid())
     return {**child, **env}

@@ -1,7 +1,8 @@
 """What ``--on`` names: this machine, a board behind ssh, or a device of the user's list.
 
-``local`` is this machine, ``ssh:HOST`` anything that ``ssh HOST`` reaches, and any other name an
-entry of ``~/.config/edgekd/devices.yaml``::
+``local`` is this machine, ``ssh:HOST`` anything that ``ssh HOST`` reaches, ``replay:FOLDER`` the
+recording of a board (see `edgekd.agent.outside`), which measures nothing and says so, and any other
+name an entry of ``~/.config/edgekd/devices.yaml``::
 
     orin: {target: jetson, reach: ssh:orin.lab}
     pi:   {target: pi5, reach: ssh:pi, python: ~/edge/bin/python}
@@ -32,17 +33,19 @@ class Reach:
         host: What ssh is given; None for this machine.
         python: Interpreter on the device.
         target: Target that the user's list names for it.
+        recording: Folder of a recorded device that is played on this machine.
     """
 
     name: str
     host: str | None = None
     python: str = "python3"
     target: str | None = None
+    recording: Path | None = None
 
     @property
     def local(self) -> bool:
         """Whether it is this machine."""
-        return self.host is None
+        return self.host is None and self.recording is None
 
 
 def devices_file() -> Path:
@@ -55,11 +58,13 @@ def reach(on: str) -> Reach:
     """Find a device.
 
     Raises:
-        UsageError: It is neither ``local`` nor ``ssh:HOST`` nor in the user's list, or that list
-            is wrong.
+        UsageError: It is neither ``local`` nor ``ssh:HOST`` nor ``replay:FOLDER`` nor in the user's
+            list, or that list is wrong.
     """
     if on == "local":
         return Reach(on)
+    if on.startswith("replay:"):
+        return Reach(on, recording=_recording(Path(on.removeprefix("replay:"))))
     if on.startswith("ssh:"):
         return Reach(on, host=_host(on.removeprefix("ssh:"), "--on"))
     listed = _devices()
@@ -78,6 +83,16 @@ def reach(on: str) -> Reach:
         raise UsageError(f"reach is local or ssh:HOST, got {where!r}", at=at)
     python = str(entry.get("python", "python3"))
     return Reach(on, _host(where.removeprefix("ssh:"), at), python, entry.get("target"))
+
+
+def _recording(folder: Path) -> Path:
+    if not (folder / "device.json").is_file():
+        raise UsageError(
+            f"{str(folder)!r} is no recording of a device: it has no device.json",
+            at="--on",
+            hint="--on replay:FOLDER",
+        )
+    return folder.resolve()
 
 
 def _host(text: str, at: str) -> str:

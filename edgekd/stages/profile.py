@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,19 @@ def profile(
     Args:
         spec: ``measure`` (threads, runs, warmup, processes), ``data``, ``base``, ``step``.
         inputs: ``artefact``.
-        out: Gets nothing.
+        out: Gets the folder ``device`` where the runtime tells of what it made: logs, layers.
         emit: Progress.
 
     Returns:
-        ``latency`` as in a manifest's row. The figures are medians over the processes.
+        ``latency`` as in a manifest's row; ``engine``: what the runtime told. The figures are
+        medians over the processes.
     """
     base, measure = Path(spec["base"]), spec["measure"]
     val = invoke(Call(**spec["data"]), base).val
     places = np.linspace(0, len(val) - 1, SAMPLES).astype(np.int64)
     raw = np.stack([np.asarray(val[int(i)][0]) for i in places])
-    return measure_artefact(inputs["artefact"], raw, measure, base, spec["step"], emit, spec["on"])
+    artefact, device = inputs["artefact"], out / "device"
+    return measure_artefact(artefact, raw, measure, base, spec["step"], emit, spec["on"], device)
 
 
 def measure_artefact(
@@ -48,6 +50,7 @@ def measure_artefact(
     step: str,
     emit: Emit,
     on: str = "local",
+    evidence: Path | None = None,
 ) -> dict[str, Any]:
     """Time an artefact in ``measure['processes']`` fresh processes.
 
@@ -59,10 +62,11 @@ def measure_artefact(
         step: Name in events.
         emit: Progress.
         on: Device that it runs on, in its own runtime.
+        evidence: Folder for what the runtime tells of what it made.
     """
     artefact = open_artefact(folder)
     options = {"base": str(base)} if artefact.runtime == "torch" else {}
-    timings, effective, energy = [], {}, {}
+    timings, effective, energy, engine = [], {}, {}, {}
     progress = Progress(emit, step, measure["processes"], "processes")
     for number in range(measure["processes"]):
         with Running(
@@ -74,6 +78,7 @@ def measure_artefact(
             effective = running.loaded.effective
             if number == measure["processes"] - 1:
                 energy = running.agent.energy(running.feeds(raw))
+                engine = {} if evidence is None else running.agent.evidence(evidence)
         timings.append(timing)
         progress.advance()
     rows = [t.summary() for t in timings]
@@ -92,12 +97,21 @@ def measure_artefact(
             "samples_ms": [round(float(v), 4) for v in samples[:: max(1, len(samples) // KEPT)]],
         },
         "effective": effective,
+        **({"engine": engine} if engine else {}),
     }
 
 
-def _median(rows: list[dict[str, Any]], name: str) -> float:
-    return float(statistics.median(row[name] for row in rows))
+def _median(rows: list[dict[str, Any]], name: str) -> float | None:
+    return _of(statistics.median, rows, name)
 
 
-def _least(rows: list[dict[str, Any]], name: str) -> float:
-    return float(min(row[name] for row in rows))
+def _least(rows: list[dict[str, Any]], name: str) -> float | None:
+    return _of(min, rows, name)
+
+
+def _of(
+    rule: Callable[[list[float]], float], rows: list[dict[str, Any]], name: str
+) -> float | None:
+    """Of what each process told; None where one cannot tell it."""
+    values = [row[name] for row in rows]
+    return None if None in values else float(rule(values))

@@ -269,7 +269,7 @@ def test_the_energy_of_an_inference_is_what_it_adds_to_the_idle_board(tmp_path, 
 def test_without_a_sensor_the_energy_is_not_run(tmp_path, monkeypatch):
     monkeypatch.setattr(measure.power, "HWMON", tmp_path)
     found = measure.energy_session(Doubler(), samples(2), seconds=0.1, idle_s=0.1)
-    assert found == {"not_run": "no power sensor (INA3221) on this machine"}
+    assert found == {"not_run": "no power sensor on this machine (INA3221, or tegrastats)"}
 
 
 def test_energy_wants_a_batch_of_one(tmp_path, monkeypatch):

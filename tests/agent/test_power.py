@@ -154,3 +154,28 @@ def test_facts_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert set(jetson.describe().values()) == {None}
     assert jetson.tools()["disk_free_mib"] > 0 and jetson.memory_free_mib() > 0
+
+
+def test_tegrastats_where_there_are_no_sensors_in_files(tmp_path, monkeypatch):
+    assert power.sampler(tmp_path) is None or power.shutil.which("tegrastats")
+    program = tmp_path / "tegrastats"
+    program.write_text(
+        f"#!/bin/sh\necho no rail here\nwhile :; do echo '{NANO}'; sleep 0.02; done\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with power.sampler(tmp_path / "nothing")() as sampled:
+        time.sleep(0.3)
+    assert {value for _, value in sampled.samples} == {4541} and len(sampled.samples) >= 5
+    assert sampled.lost == 1
+    stamps = [moment for moment, _ in sampled.samples]
+    assert stamps == sorted(stamps) and stamps[-1] - stamps[0] > 0.05
+
+
+def test_energy_of_two_logs():
+    idle = [NANO] * 10
+    busy = [NANO.replace("VDD_IN 4541mW", "VDD_IN 6541mW")] * 31
+    found = power.of_logs(idle, busy, 0.1, 1000, 3.0)
+    assert found["net_mj"] == pytest.approx(6.0) and found["gross_mj"] == pytest.approx(3 * 6.541)
+    assert found["idle_mw"] == pytest.approx(4541) and found["runs"] == 1000
+    assert "0 samples" in power.of_logs(idle, [""], 0.1, 1000, 3.0)["not_run"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.agent import jetson
+from edgekd.agent import jetson, measure
 from edgekd.agent.faults import Fault, SetupFault
 from edgekd.agent.runtimes import trt
 
@@ -41,6 +41,13 @@ if "loadInputs" in options:
     shown = ", ".join(f"{{v:.6g}}" for v in values)
     open(options["exportOutput"], "w").write(
         f'[\\n  {{{{ "name" : "y"\\n  , "dimensions" : "1x6"\\n  , "values" : [ {{shown}} ]\\n  }}}}\\n]\\n')
+if "exportTimes" in options:
+    print("[01/01/2026-00:00:00] [I] Timing trace has 2 queries over 0.0017 s")
+    rows = ('{{ "computeMs" : ' + ms + ', "latencyMs" : ' + ms + ' }}' for ms in ("0.87", "0.84"))
+    open(options["exportTimes"], "w").write("[" + ", ".join(rows) + "]")
+if "exportProfile" in options:
+    row = '{{ "name" : "fc", "timeMs" : 5, "averageMs" : 0.1, "percentage" : 100 }}'
+    open(options["exportProfile"], "w").write('[{{ "count" : 50 }}, ' + row + "]")
 print("&&&& PASSED TensorRT.trtexec", banner)
 """
 
@@ -80,13 +87,14 @@ SAMPLE = {"x": np.arange(6, dtype=np.float32).reshape(1, 2, 3)}
 def test_an_engine_is_built_once_and_kept(tmp_path, no_package):
     tool(tmp_path)
     first = session(tmp_path)
-    assert first.version == "10.3.0" and not first.effective["kept"]
-    assert first.effective["build_s"] == 12.5
+    assert first.version == "10.3.0" and not first.built["kept"]
+    assert first.built["build_s"] == 12.5
     (call,) = calls(tmp_path)
     assert "--stronglyTyped" in call and "--optShapes=x:1x2x3" in call
     assert f"workspace:{trt._workspace()}"[:10] in call
     second = session(tmp_path)
-    assert second.effective["kept"] and second.effective["build_s"] == 12.5
+    assert second.built["kept"] and second.built["build_s"] == 12.5
+    assert second.effective == first.effective, "what verify compares is the same for a kept engine"
     assert len(calls(tmp_path)) == 1
     (tmp_path / "model.onnx").write_bytes(b"another")
     session(tmp_path, precision="fp16")
@@ -97,9 +105,31 @@ def test_inference_by_trtexec(tmp_path, no_package):
     tool(tmp_path)
     opened = session(tmp_path)
     assert opened.run(SAMPLE)["y"].tolist() == [[1, 2, 3, 4, 5, 6]]
-    with pytest.raises(SetupFault, match="Python package"):
+    with pytest.raises(SetupFault, match="processes of its own"):
         opened.bind(SAMPLE)
     opened.close()
+
+
+def test_without_the_package_trtexec_times_and_profiles(tmp_path, no_package):
+    tool(tmp_path)
+    opened = session(tmp_path)
+    assert opened.trace(200, 60) == [0.87, 0.84]
+    told = opened.evidence(tmp_path)
+    timed, profiled = (tmp_path / "trtexec.calls").read_text().splitlines()[-2:]
+    assert "--iterations=200" in timed and "--duration=3" in timed and "--useCudaGraph" in timed
+    assert "--dumpProfile" in profiled
+    assert told["slowest"] == [["fc", 0.1, 100.0]] and told["engine_bytes"] == 4
+    assert "no list of the layers" in told["layers"]["not_run"], "this trtexec writes none"
+    assert (tmp_path / "times.json").exists() and (tmp_path / "build.log").exists()
+    assert "python3-libnvinfer" in opened.energy()["not_run"]
+
+
+def test_the_agent_gives_no_processor_time_where_trtexec_timed(tmp_path, no_package):
+    tool(tmp_path)
+    plan = measure.Plan(warmup=1, runs=200, max_seconds=10, cpu_block=10)
+    found = measure.time_session(session(tmp_path), SAMPLE, plan, fresh=True)
+    assert found["wall_ns"] == [870000, 840000]
+    assert found["cpu_ns"] == [] and found["peak_rss_mib"] is None
 
 
 def test_a_build_without_memory_names_the_remedy(tmp_path, no_package):
@@ -183,6 +213,7 @@ def test_inference_by_the_package(tmp_path, package):
     tool(tmp_path)
     opened = session(tmp_path)
     assert opened.effective["inference"] == "python package"
+    assert opened.trace(10, 1) is None and opened.energy() is None
     assert opened.run(SAMPLE)["y"].tolist() == [[1, 2, 3, 4, 5, 6]]
     step = opened.bind({"x": SAMPLE["x"] * 10})
     step()

@@ -11,6 +11,7 @@ from edgekd.agent.faults import Fault, SetupFault
 from edgekd.agent.trtexec import Tool, read_log
 
 ONNX, ENGINE = Path("m.onnx"), Path("m.plan")
+RECORDED = Path(__file__).parents[1] / "fixtures" / "replay" / "orin-nano" / "trtexec"
 LOG = """\
 &&&& RUNNING TensorRT.trtexec [TensorRT v100300] # /usr/src/tensorrt/bin/trtexec --loadEngine=m.plan
 [05/13/2025-10:36:40] [I] TensorRT version: 10.3.0
@@ -183,3 +184,19 @@ def test_run_and_find(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setattr(trtexec, "PLACES", ())
     assert trtexec.find() is None
+
+
+def test_recordings_of_nvidia():
+    """Files that trtexec wrote for a quantised ResNet on an A100, as NVIDIA publishes them."""
+    times = (RECORDED / "times.json").read_text()
+    assert len(trtexec.read_times(times)) == 60
+    assert min(trtexec.read_times(times)) > 0.5
+    runs, layers = trtexec.read_profile((RECORDED / "profile.json").read_text())
+    assert runs == 1 and len(layers) == 26
+    assert sum(layer.share for layer in layers) == pytest.approx(100, abs=0.01)
+    compiled = trtexec.read_layers((RECORDED / "layers.json").read_text())
+    assert len(compiled) == 26
+    kinds = [layer.kind for layer in compiled if layer.int8 and layer.kind != "Reformat"]
+    assert kinds.count("CaskConvolution") == 20
+    log = read_log((RECORDED / "time.log").read_text())
+    assert (log.queries, log.trace_s) == (956, 3.00622)

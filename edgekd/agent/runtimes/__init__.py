@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from .. import outside
 from ..facts import version_of
 from ..faults import Fault, SetupFault, UsageFault, listed
 from .session import Session, adapt
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "edgekd.runtimes"
+PLAYED = "tensorrt"
+"""The runtime that a recording of a device stands for."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def open_session(name: str, model: Path, options: Mapping[str, Any]) -> Opened:
         UsageFault: No such runtime, or a wrong option.
         SetupFault: The runtime's package is missing or does not import.
     """
+    if outside.recording() is not None and name != PLAYED:
+        raise SetupFault(f"a recording of a device plays {PLAYED}, not {name}")
     start = time.perf_counter()
     module = _module(name)
     imported = time.perf_counter() - start
@@ -94,7 +99,12 @@ def _tensorrt() -> str | None:
 
 
 def versions() -> dict[str, str | None]:
-    """Return the installed version of every runtime, third parties' included."""
+    """Return the installed version of every runtime, third parties' included.
+
+    A recording of a device has TensorRT alone: what is installed here is not the board's.
+    """
+    if outside.recording() is not None:
+        return {PLAYED: _tensorrt()}
     others = {
         name: point.dist.version if point.dist else None for name, point in _third_party().items()
     }

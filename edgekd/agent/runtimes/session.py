@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     Array = np.ndarray[Any, Any]
@@ -55,6 +57,23 @@ class Session(ABC):
     def bind(self, feeds: Mapping[str, Array]) -> Step:
         """Return a call that makes one inference on `feeds` and does as little else as it can."""
         return lambda: self.run(feeds)
+
+    def trace(self, runs: int, max_seconds: float) -> list[float] | None:
+        """Return the milliseconds of single inferences where the runtime's own tool times them.
+
+        None, as for most: steps of `bind` are timed.
+        """
+        del runs, max_seconds
+        return None
+
+    def energy(self) -> dict[str, Any] | None:
+        """Return what is known of energy where the sensors are not read around steps of `bind`."""
+        return None
+
+    def evidence(self, folder: Path) -> dict[str, Any]:
+        """Write what the runtime told of the artefact into a folder; return facts about it."""
+        del folder
+        return {}
 
     def close(self) -> None:  # noqa: B027 - most runtimes have nothing to close
         """Let go of what the session holds."""

@@ -17,12 +17,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import jetson, trtexec
+from .. import jetson, outside, power, trtexec
 from ..faults import Fault, SetupFault
 from .options import Option, read_options
 from .session import Port, Session, Step
@@ -39,6 +40,11 @@ OPTIONS = {
     "trtexec": Option(str, None),
 }
 LEAST_WORKSPACE_MIB = 64
+TRACE_S = 3.0
+"""How long ``trtexec`` times, at least; it makes no fewer inferences than are asked for."""
+SLOWEST = 10
+MOVES = ("Reformat", "NoOp")
+"""Kinds of layers that compute nothing: they change the layout or the type."""
 _PLACES = (
     "/usr/local/cuda/lib64/libcudart.so",
     "libcudart.so",
@@ -46,6 +52,8 @@ _PLACES = (
     "libcudart.so.13",
 )
 _TO_DEVICE, _TO_HOST = 1, 2
+WITHOUT_PACKAGE = "trtexec runs in processes of its own"
+PACKAGE = "sudo apt-get install python3-libnvinfer"
 
 
 def open_session(model: Path, options: Mapping[str, Any]) -> Session:
@@ -74,17 +82,17 @@ class TensorRTSession(Session):
         self.outputs = [_port(port) for port in options["io"]["outputs"]]
         begin = time.perf_counter()
         self._tool = tool
-        self.engine, built = _engine(tool, model, options, self.inputs)
-        self._runner = _runner(self.engine, self.inputs, self.outputs, tool)
+        self._undo = ExitStack()
+        if outside.recording() is not None:  # a recording's engine must never be taken for one
+            scratch = self._undo.enter_context(tempfile.TemporaryDirectory(prefix="edgekd-trt-"))
+            options = {**options, "cache": scratch}
+        self.engine, self.built = _engine(tool, model, options, self.inputs)
+        self._runner = _runner(model, self.engine, self.inputs, self.outputs, tool)
         self.load_s = time.perf_counter() - begin
-        self.effective = {
-            "threads": 1,
-            "trtexec": tool.path,
-            "engine": str(self.engine),
-            "engine_bytes": self.engine.stat().st_size,
-            "inference": self._runner.name,
-            **built,
-        }
+        # What a second load or a second build changes is no part of it: verify compares it.
+        self.effective = {"threads": 1, "trtexec": tool.path, "inference": self._runner.name}
+        self._times = ""
+        self._timed: trtexec.Report | None = None
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return the outputs for one sample."""
@@ -94,9 +102,62 @@ class TensorRTSession(Session):
         """Return a call that makes one inference on `feeds`, which lie on the GPU."""
         return self._runner.bind(feeds)
 
+    def trace(self, runs: int, max_seconds: float) -> list[float] | None:
+        """Return what ``trtexec`` times, where no package makes inferences in this process."""
+        if isinstance(self._runner, ByPackage):
+            return None
+        with tempfile.TemporaryDirectory(prefix="edgekd-trt-") as scratch:
+            times, seconds = Path(scratch) / "times.json", min(max_seconds, TRACE_S)
+            command = self._tool.time(self.engine, times, duration_s=seconds, iterations=runs)
+            self._timed = self._tool.run(command)
+            self._times = times.read_text()
+        return trtexec.read_times(self._times)
+
+    def energy(self) -> dict[str, Any] | None:
+        """Return why energy is not known without the package; of a recording, what it says."""
+        return None if isinstance(self._runner, ByPackage) else self._runner.energy(self._timed)
+
+    def evidence(self, folder: Path) -> dict[str, Any]:
+        """Write ``build.log``, ``layers.json``, ``profile.json`` and ``times.json``."""
+        for kind in ("log", "layers.json"):
+            source = self.engine.with_suffix(f".{kind}")
+            if source.exists():
+                shutil.copy(source, folder / ("build.log" if kind == "log" else kind))
+        if self._timed is not None:
+            (folder / "times.json").write_text(self._times)
+        return {
+            **self.built,
+            "warnings": list(self._timed.warnings) if self._timed else [],
+            "engine_bytes": self.engine.stat().st_size,
+            "layers": _layers(folder / "layers.json"),
+            "slowest": self._slowest(folder / "profile.json"),
+        }
+
+    def _slowest(self, profile: Path) -> Any:
+        """Time every layer; return the few that take most: name, milliseconds, percent."""
+        try:
+            self._tool.run(self._tool.profile(self.engine, profile))
+            _, layers = trtexec.read_profile(profile.read_text())
+        except (Fault, OSError, ValueError) as error:
+            return {"not_run": f"no profile of the layers: {error}"}
+        layers.sort(key=lambda layer: -layer.average_ms)
+        return [[layer.name, layer.average_ms, layer.share] for layer in layers[:SLOWEST]]
+
     def close(self) -> None:
         """Free what the GPU holds."""
         self._runner.close()
+        self._undo.close()
+
+
+def _layers(file: Path) -> dict[str, Any]:
+    """Count an engine's layers, and those that compute in int8, by their kind."""
+    try:
+        layers = trtexec.read_layers(file.read_text())
+    except (OSError, ValueError, KeyError) as error:
+        return {"not_run": f"no list of the layers: {error}"}
+    moved = sum(layer.kind in MOVES for layer in layers)
+    int8 = sum(layer.int8 for layer in layers if layer.kind not in MOVES)
+    return {"all": len(layers), "reformats": moved, "int8": int8}
 
 
 def _port(spec: Mapping[str, Any]) -> Port:
@@ -140,8 +201,10 @@ def _workspace() -> int:
 
 
 def _runner(
-    engine: Path, inputs: list[Port], outputs: list[Port], tool: trtexec.Tool
-) -> ByTrtexec | ByPackage:
+    model: Path, engine: Path, inputs: list[Port], outputs: list[Port], tool: trtexec.Tool
+) -> ByTrtexec | ByPackage | Played:
+    if outside.recording() is not None:
+        return Played(model)
     try:
         trt = importlib.import_module("tensorrt")
     except ImportError:
@@ -177,13 +240,45 @@ class ByTrtexec:
     def bind(self, feeds: Mapping[str, Array]) -> Step:
         """Refuse: the time of a process is not the time of an inference."""
         del feeds
-        raise SetupFault(
-            "latency through edgekd needs NVIDIA's Python package on the board",
-            hint="sudo apt-get install python3-libnvinfer",
-        )
+        raise SetupFault(f"{WITHOUT_PACKAGE}: no inference can be timed here", hint=PACKAGE)
+
+    def energy(self, timed: trtexec.Report | None) -> dict[str, Any]:
+        """Say why it is not known: where in a process of ``trtexec`` inferences run is not told."""
+        del timed
+        return {"not_run": f"{WITHOUT_PACKAGE}: {PACKAGE}"}
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class Played:
+    """A recording of a board: its engine is none, so ONNX Runtime computes here, and is named."""
+
+    name = "onnxruntime on the host: a recording is played, no board was asked"
+
+    def __init__(self, model: Path) -> None:
+        from . import ort
+
+        self._session = ort.open_session(model, {"threads": 1})
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return what ONNX Runtime computes."""
+        return self._session.run(feeds)
+
+    def bind(self, feeds: Mapping[str, Array]) -> Step:
+        """Refuse: the host's time is not the board's."""
+        raise SetupFault("a recording is played: nothing is timed")
+
+    def energy(self, timed: trtexec.Report | None) -> dict[str, Any]:
+        """Return what the recording's logs say, over the time that its trace took."""
+        if timed is None or timed.queries is None or timed.trace_s is None:
+            return {"not_run": "the recording's time.log has no line 'Timing trace has …'"}
+        idle, busy, interval_s = outside.power_logs()
+        return power.of_logs(idle, busy, interval_s, timed.queries, timed.trace_s)
+
+    def close(self) -> None:
+        """End the session."""
+        self._session.close()
 
 
 class ByPackage:
