@@ -57,7 +57,13 @@ NEEDS: Mapping[str, Needs] = {
     "onnxruntime": Needs(_TRAIN, ("train",), ("onnxruntime",)),
     "openvino": Needs((*_TRAIN, "openvino", "nncf"), ("train", "openvino"), ("openvino",)),
     "litert": Needs((*_TRAIN,), ("train", "litert"), ("litert",), environment="litert"),
-    "tensorrt": Needs(_TRAIN, ("train",), ("tensorrt",), fix="install JetPack on the device"),
+    "tensorrt": Needs(
+        _TRAIN,
+        ("train",),
+        ("tensorrt",),
+        fix="on a Jetson: sudo apt-get install nvidia-jetpack; beside another NVIDIA GPU: "
+        + pip_install("tensorrt"),
+    ),
     "tensorrt-rtx": Needs(
         (*_TRAIN, "tensorrt_rtx"), ("train", "tensorrt-rtx"), ("tensorrt-rtx", "tensorrt_rtx")
     ),

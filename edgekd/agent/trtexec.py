@@ -72,14 +72,24 @@ class Report:
 
     def refusal(self) -> Fault:
         """Return why it failed, and what to do."""
-        said = "; ".join(self.errors[-3:]) or "it said no reason"
-        if any(sign.lower() in said.lower() for sign in _MEMORY):
-            return SetupFault(
-                f"the board's memory ran out while building: {said[-400:]}",
-                hint="close other programs (sudo systemctl isolate multi-user.target frees the "
-                "desktop's share), or give a smaller workspace",
-            )
-        return Fault(f"trtexec failed: {said[-600:]}")
+        return refusal(self.errors, "trtexec")
+
+
+def refusal(errors: Sequence[str], who: str) -> Fault:
+    """Return why a build or a run failed, and what to do.
+
+    Args:
+        errors: What was said, the last words last.
+        who: The program.
+    """
+    said = "; ".join(errors[-3:]) or "it said no reason"
+    if any(sign.lower() in said.lower() for sign in _MEMORY):
+        return SetupFault(
+            f"the board's memory ran out while building: {said[-400:]}",
+            hint="close other programs (sudo systemctl isolate multi-user.target frees the "
+            "desktop's share), or give a smaller workspace",
+        )
+    return Fault(f"{who} failed: {said[-600:]}")
 
 
 @dataclass(frozen=True)

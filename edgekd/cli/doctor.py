@@ -39,9 +39,9 @@ def command(target: str | None, on: str) -> None:
 
 def _lacking(target: str, found: doctor.Diagnosis) -> SetupError:
     first = found.lacking[0]
+    count = "one thing" if len(found.lacking) == 1 else f"{len(found.lacking)} things"
     return SetupError(
-        f"target {target!r} lacks {len(found.lacking)} things; the first: "
-        f"{first.name}: {first.found}",
+        f"target {target!r} lacks {count}; the first: {first.name}: {first.found}",
         hint="; ".join(doctor.advice(found.lacking)) or None,
     )
 

@@ -43,7 +43,7 @@ BUILT_IN: Mapping[str, Runtime] = {
     "onnxruntime": Runtime("ort", ("onnxruntime", "onnxruntime-gpu")),
     "openvino": Runtime("ov", ("openvino",)),
     "litert": Runtime("lite", ("ai-edge-litert", "tflite-runtime")),
-    "tensorrt": Runtime("trt", ("tensorrt",)),
+    "tensorrt": Runtime("trt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")),
     "firmware": Runtime("c"),
     "null": Runtime("null"),
 }
@@ -86,16 +86,19 @@ def built_in_versions() -> dict[str, str | None]:
 
 @cache
 def _tensorrt() -> str | None:
-    """Return the version of ``trtexec``, which builds engines; the package alone cannot."""
+    """Return the version of what builds engines: ``trtexec``, or the package beside a GPU."""
     import subprocess
 
-    from .. import trtexec
+    from .. import trtexec, trtpackage
 
     try:
         tool = trtexec.find()
     except (Fault, OSError, subprocess.SubprocessError):
-        return None
-    return trtexec.shown(tool.version) if tool else None
+        tool = None
+    if tool is not None:
+        return trtexec.shown(tool.version)
+    version = next(filter(None, map(version_of, BUILT_IN["tensorrt"].distributions)), None)
+    return version if version and trtpackage.has_gpu() else None
 
 
 def versions() -> dict[str, str | None]:

@@ -1,9 +1,10 @@
-"""TensorRT: builds the engine with ``trtexec``, keeps it, runs it through NVIDIA's Python package.
+"""TensorRT: builds the engine, keeps it, runs it.
 
 An ONNX file is built once for this GPU and this TensorRT and kept in the user's cache; a second
-load takes the engine from there. Inference uses the package ``tensorrt`` with CUDA's runtime
-library; without the package each sample goes through a run of ``trtexec``, which is slow and exact
-to six digits.
+load takes the engine from there. ``trtexec`` builds it, which every Jetson has; NVIDIA's wheels
+bring none, and then the Python package ``tensorrt`` does. Inference uses the package with CUDA's
+runtime library; without the package each sample goes through a run of ``trtexec``, which is slow
+and exact to six digits, and ``trtexec`` times the engine.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import jetson, outside, power, trtexec
+from .. import jetson, outside, power, trtexec, trtpackage
 from ..faults import Fault, SetupFault
 from .options import Option, read_options
 from .session import Port, Session, Step
@@ -72,12 +74,13 @@ class TensorRTSession(Session):
     """An engine for one sample at a time."""
 
     def __init__(self, model: Path, options: Mapping[str, Any]) -> None:
-        tool = trtexec.find(options["trtexec"])
-        if tool is None:
+        tool, package = trtexec.find(options["trtexec"]), _package()
+        if tool is None and (package is None or not trtpackage.has_gpu()):
+            lacking = "no trtexec" if package is None else "no trtexec, and no GPU for the package"
             raise SetupFault(
-                "there is no trtexec on this machine", hint="sudo apt-get install libnvinfer-bin"
+                f"there is {lacking} on this machine", hint="sudo apt-get install libnvinfer-bin"
             )
-        self.version = trtexec.shown(tool.version)
+        self.version = trtexec.shown(tool.version) if tool else str(package.__version__)
         self.inputs = [_port(port) for port in options["io"]["inputs"]]
         self.outputs = [_port(port) for port in options["io"]["outputs"]]
         begin = time.perf_counter()
@@ -86,11 +89,13 @@ class TensorRTSession(Session):
         if outside.recording() is not None:  # a recording's engine must never be taken for one
             scratch = self._undo.enter_context(tempfile.TemporaryDirectory(prefix="edgekd-trt-"))
             options = {**options, "cache": scratch}
-        self.engine, self.built = _engine(tool, model, options, self.inputs)
-        self._runner = _runner(model, self.engine, self.inputs, self.outputs, tool)
+        builder = Builder(tool, package, self.version)
+        self.engine, self.built = _engine(builder, model, options, self.inputs)
+        self._runner = _runner(model, self.engine, self.inputs, self.outputs, builder)
         self.load_s = time.perf_counter() - begin
         # What a second load or a second build changes is no part of it: verify compares it.
-        self.effective = {"threads": 1, "trtexec": tool.path, "inference": self._runner.name}
+        made = tool.path if tool else "python package"
+        self.effective = {"threads": 1, "builder": made, "inference": self._runner.name}
         self._times = ""
         self._timed: trtexec.Report | None = None
 
@@ -104,7 +109,7 @@ class TensorRTSession(Session):
 
     def trace(self, runs: int, max_seconds: float) -> list[float] | None:
         """Return what ``trtexec`` times, where no package makes inferences in this process."""
-        if isinstance(self._runner, ByPackage):
+        if isinstance(self._runner, ByPackage) or self._tool is None:
             return None
         with tempfile.TemporaryDirectory(prefix="edgekd-trt-") as scratch:
             times, seconds = Path(scratch) / "times.json", min(max_seconds, TRACE_S)
@@ -135,6 +140,8 @@ class TensorRTSession(Session):
 
     def _slowest(self, profile: Path) -> Any:
         """Time every layer; return the few that take most: name, milliseconds, percent."""
+        if self._tool is None:
+            return {"not_run": "no profile of the layers: there is no trtexec"}
         try:
             self._tool.run(self._tool.profile(self.engine, profile))
             _, layers = trtexec.read_profile(profile.read_text())
@@ -164,13 +171,57 @@ def _port(spec: Mapping[str, Any]) -> Port:
     return Port(spec["name"], (1, *spec["shape"]), str(spec["dtype"]))
 
 
+def _package() -> Any:
+    """Return the package ``tensorrt``; None where it does not import."""
+    if outside.recording() is not None:
+        return None
+    try:
+        return importlib.import_module("tensorrt")
+    except ImportError:
+        return None
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What builds engines here: ``trtexec``, else the package."""
+
+    tool: trtexec.Tool | None
+    package: Any
+    version: str
+
+    def build(self, model: Path, engine: Path, *, log: Path, layers: Path, **asked: Any) -> Any:
+        """Build an engine; return the seconds that it took.
+
+        Args:
+            model: The ONNX file.
+            engine: File to write.
+            log: Gets what was said.
+            layers: Gets the list of compiled layers.
+            **asked: As `edgekd.agent.trtexec.Tool.build` takes it.
+        """
+        if self.tool is not None:
+            command = self.tool.build(model, engine, layers=layers, **asked)
+            return self.tool.run(command, log).build_s
+        said, begin = trtpackage.Log(), time.perf_counter()
+        try:
+            plan = trtpackage.build(self.package, model, log=said, **asked)
+        finally:
+            seconds = time.perf_counter() - begin
+            said.lines.append(f"[I] Engine built in {seconds:g} sec.")
+            log.write_text("\n".join(said.lines) + "\n")
+        engine.write_bytes(plan)
+        runtime = self.package.Runtime(self.package.Logger(self.package.Logger.WARNING))
+        layers.write_text(trtpackage.layers(self.package, runtime.deserialize_cuda_engine(plan)))
+        return seconds
+
+
 def _engine(
-    tool: trtexec.Tool, model: Path, options: Mapping[str, Any], inputs: list[Port]
+    builder: Builder, model: Path, options: Mapping[str, Any], inputs: list[Port]
 ) -> tuple[Path, dict[str, Any]]:
     """Return the engine of a model, built when it is not kept, and facts about it."""
     folder = Path(options["cache"] or "~/.cache/edgekd/engines").expanduser()
     digest = hashlib.sha256(model.read_bytes()).hexdigest()[:24]
-    stem = f"{digest}-{trtexec.shown(tool.version)}-{options['precision']}"
+    stem = f"{digest}-{builder.version}-{options['precision']}"
     engine, log = folder / f"{stem}.plan", folder / f"{stem}.log"
     if engine.exists():
         report = trtexec.read_log(log.read_text(errors="replace")) if log.exists() else None
@@ -179,20 +230,20 @@ def _engine(
     workspace = options["workspace_mib"] or _workspace()
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         fresh = Path(scratch) / "model.plan"
-        command = tool.build(
+        build_s = builder.build(
             model,
             fresh,
-            workspace_mib=workspace,
-            cache=folder / f"timing-{trtexec.shown(tool.version)}.cache",
+            log=log,
             layers=folder / f"{stem}.layers.json",
+            workspace_mib=workspace,
+            cache=folder / f"timing-{builder.version}.cache",
             shapes={port.name: [size or 1 for size in port.shape] for port in inputs},
             precision=options["precision"],
         )
-        report = tool.run(command, log)
         if not fresh.is_file():
             raise Fault("trtexec says that it passed, and wrote no engine")
         shutil.move(str(fresh), engine)
-    return engine, {"build_s": report.build_s, "kept": False, "workspace_mib": workspace}
+    return engine, {"build_s": build_s, "kept": False, "workspace_mib": workspace}
 
 
 def _workspace() -> int:
@@ -201,15 +252,14 @@ def _workspace() -> int:
 
 
 def _runner(
-    model: Path, engine: Path, inputs: list[Port], outputs: list[Port], tool: trtexec.Tool
+    model: Path, engine: Path, inputs: list[Port], outputs: list[Port], builder: Builder
 ) -> ByTrtexec | ByPackage | Played:
     if outside.recording() is not None:
         return Played(model)
-    try:
-        trt = importlib.import_module("tensorrt")
-    except ImportError:
-        return ByTrtexec(engine, inputs, outputs, tool)
-    return ByPackage(trt, engine, inputs, outputs)
+    if builder.package is not None:
+        return ByPackage(builder.package, engine, inputs, outputs)
+    assert builder.tool is not None
+    return ByTrtexec(engine, inputs, outputs, builder.tool)
 
 
 class ByTrtexec:
