@@ -236,6 +236,8 @@ def plan(
     for one, device in zip(request.targets, devices, strict=True):
         for step in steps.joined(request.recipe, one, device.absent, device.there):
             _add_row(rows, kept, keyed[""], step)
+        for step in steps.imaged(request.recipe, one):
+            _add_row(rows, kept, keyed[""], step)
     return rows
 
 
@@ -628,6 +630,8 @@ def _bundle(
         walk.adopt(name, part)
     for step in steps.joined(walk.recipe, target, device.absent, device.there):
         walk.step(step)
+    for step in steps.imaged(walk.recipe, target):
+        walk.step(step)
     # Numbers by proxy are this machine's, whatever --on names.
     machine = here() if device.unmeasured else device.machine
     absent, played = device.unmeasured, device.played
@@ -688,6 +692,8 @@ def _files(
         files[manifest["joint"]["golden"]["file"]] = (
             walk.whole(f"joint:{target.name}").path / "joint.npz"
         )
+        for name in manifest["joint"].get("image", {}).get("files", ()):
+            files[name] = walk.whole(f"image:{target.name}").path / name
     if "contract" in manifest:
         text = json.dumps(manifest["contract"], indent=1, ensure_ascii=False)
         files["contract.json"] = f"{text}\n".encode()

@@ -51,6 +51,8 @@ def with_parts(
         return whole
     facts = dict(evidence.facts(f"joint:{evidence.target.name}"))
     facts["cost"] = _costs(facts, [evidence, *parts.values()])
+    if f"image:{evidence.target.name}" in evidence.done:
+        facts["image"] = evidence.facts(f"image:{evidence.target.name}")
     tolerance = {"chance": facts.pop("tolerance")}
     whole["joint"] = {**facts, "golden": {"file": "joint.npz", "tolerance": tolerance}}
     whole["claims"] = [*_claims(whole["joint"]), *manifest["claims"]]
@@ -141,6 +143,8 @@ def _claims(joint: Mapping[str, Any]) -> Iterator[str]:
             f" {share['value']:.3f} · {second:.3f} = {cost['mean_ms']:.3f} ms of processor time"
         )
         yield text + "".join(_beside(joint, cost["mean_ms"])) + "."
+    if "image" in joint:
+        yield _image_claim(joint["image"], share["value"])
     for role, agreement in joint["agreement"].items():
         flips = agreement["farthest from the threshold where flags differ"]
         yield (
@@ -149,6 +153,29 @@ def _claims(joint: Mapping[str, Any]) -> Iterator[str]:
             f" {agreement['largest difference of the chance']:.2g} at most, and flights that are"
             f" flagged otherwise lie within {flips:.2g} of the threshold."
         )
+
+
+def _image_claim(image: Mapping[str, Any], share: float) -> str:
+    """What both networks and their driver take in one firmware image."""
+    if "not_run" in image:
+        return f"Both networks in one firmware image: not_run: {image['not_run']}."
+    counted = image["instructions"]
+    text = (
+        f"Both networks and their driver in one image, run on an emulated {image['core']} over"
+        f" {image['flights']} golden flights ({image['flagged']} flagged): {image['flash_bytes']:,}"
+        f" bytes of flash, {image['ram_bytes']:,} of RAM with the stack"
+    )
+    if counted["healthy"] and counted["flagged"]:
+        first, more = counted["healthy"], counted["flagged"] - counted["healthy"]
+        mean = first + share * more
+        text += (
+            f"; a diagnosis takes {first:,} instructions, {more:,} more where the flight is"
+            f" flagged, about {mean / (1e3 * image['clock_mhz']):,.0f} ms for a mean flight at"
+            f" {image['clock_mhz']:g} MHz if each took a cycle (an estimate)"
+        )
+    if counted["second"]:
+        text += f"; taking in a second takes {counted['second']:,} on average"
+    return f"{text}."
 
 
 def _beside(joint: Mapping[str, Any], mean: float) -> Iterator[str]:

@@ -792,7 +792,9 @@ def _lesson(recipe: Recipe, student: Mapping[str, Json] | None) -> Objective:
 def _made_by(name: str) -> dict[str, Json]:
     """A backend is found by name while running; named as a call, its code is in the key."""
     places = (place_of(name), *workers(name))
-    return {"made_by": [plain(Call(place)) for place in places]}
+    found: dict[str, Json] = {"made_by": [plain(Call(place)) for place in places]}
+    templates = getattr(backend(name), "templates", None)
+    return found if templates is None else found | {"templates": templates()}
 
 
 def converted(chosen: Sequence[Candidate]) -> list[str]:
@@ -948,6 +950,26 @@ def joined(
     files = tuple(base_of(recipe) / f for f in recipe.files)
     name, step = f"joint:{target.name}", stage("score.joint")
     return [Step(name, step, spec, inputs, files, EXPORT, measured=True, there=there)]
+
+
+def imaged(recipe: Recipe, target: Target) -> list[Step]:
+    """Both networks and the driver between them in one firmware image."""
+    if recipe.joint is None or target.mcu is None or len(recipe.parts) != 1:
+        return []
+    inputs = {"joint": f"joint:{target.name}"}
+    for part in ("", *(f"{name}/" for name in recipe.parts)):
+        inputs[f"{part}chosen"] = f"{part}choose:{target.name}"
+        inputs[f"{part}distill"] = f"{part}distill"
+    networks = {"": recipe, **recipe.parts}
+    spec: dict[str, Json] = {
+        "parts": list(recipe.parts),
+        "tasks": {name: plain(one.task) for name, one in networks.items()},
+        "mcu": target.mcu.model_dump(),
+        "target": target.name,
+        "programs": backend("firmware").tools(),  # type: ignore[attr-defined]
+        **_made_by("firmware"),
+    }
+    return [Step(f"image:{target.name}", stage("image"), spec, inputs, (), ("numpy",))]
 
 
 def _packages(candidate: Candidate) -> tuple[str, ...]:

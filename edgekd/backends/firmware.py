@@ -26,7 +26,7 @@ from edgekd.firmware import cross, tflm
 from edgekd.firmware.boards import board
 from edgekd.firmware.contract import around
 from edgekd.firmware.correct import corrected
-from edgekd.firmware.library import CARD, Firmware, load, write
+from edgekd.firmware.library import CARD, Firmware, load, templates, write
 from edgekd.firmware.tflite import inline_buffers
 
 __all__ = ["BACKEND", "FirmwareBackend"]
@@ -71,6 +71,10 @@ class FirmwareBackend:
                 )
                 found[name] = (said.stdout.splitlines() or ["?"])[0]
         return found
+
+    def templates(self) -> str:
+        """Return a digest of the C that libraries are made of: part of every key."""
+        return templates()
 
     def build(
         self,

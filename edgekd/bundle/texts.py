@@ -31,6 +31,9 @@ _WHAT = {
     "controller.py": "battery: builds what the network sees and guards it; needs numpy alone",
     "cascade.py": "flights: both stages as one diagnosis; needs numpy alone",
     "joint.npz": "flights, and what the cascade of this folder makes of them",
+    "cascade/CMakeLists.txt": "firmware: both networks and their driver as one library",
+    "cascade/run_emulator.sh": "firmware: cross-compiles all of it and runs the proof, emulated",
+    "cascade/selftest/selftest.c": "firmware: whole flights, against what was found here",
     "explain.py": "flights: which sensor, and when, by occlusion; needs numpy alone for that",
     "enroll.py": "few-shot: learn new classes from a few examples; needs numpy alone",
 }

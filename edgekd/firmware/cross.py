@@ -13,7 +13,18 @@ from pathlib import Path
 from edgekd.errors import SetupError, StageError, VerifyError
 from edgekd.firmware.boards import Board
 
-__all__ = ["INSTALL", "Size", "Verdict", "compile_selftest", "emulate", "measure", "missing"]
+__all__ = [
+    "INSTALL",
+    "Size",
+    "Verdict",
+    "compile_selftest",
+    "emulate",
+    "figure",
+    "link",
+    "measure",
+    "missing",
+    "sections",
+]
 
 COMPILER, SIZE, EMULATOR = "arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm"
 INSTALL = "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
@@ -175,17 +186,48 @@ def compile_selftest(folder: Path, board: Board, out: Path, flags: Sequence[str]
         SetupError: The cross compiler is missing.
         StageError: It refused the sources.
     """
+    sources = [folder / "selftest" / "selftest.c", *sorted((folder / "src").glob("*.c"))]
+    places = [folder / name for name in ("include", "src", "golden")]
+    return link(sources, places, folder / "selftest", board, out, flags)
+
+
+def link(
+    sources: Sequence[Path],
+    includes: Sequence[Path],
+    platform: Path,
+    board: Board,
+    out: Path,
+    flags: Sequence[str] = (),
+) -> Path:
+    """Cross-compile an image for the emulated board.
+
+    Args:
+        sources: C files, one of which has ``selftest``.
+        includes: Folders of headers.
+        platform: Folder of a library's self-test: start-up, linker script.
+        board: The core.
+        out: The image.
+        flags: Further flags of the compiler.
+
+    Raises:
+        SetupError: The cross compiler is missing.
+        StageError: It refused the sources.
+    """
     require(emulator=False)
-    places = ["golden", "selftest"]
     command = [COMPILER, *board.flags, *_WARNINGS, *OPTIMISE, f"-DTICK_INSTRUCTIONS={board.tick}u"]
-    command += [*flags, *_includes(folder)]
-    command += [flag for name in places for flag in ("-I", str(folder / name))]
-    command += [str(path) for path in sorted((folder / "src").glob("*.c"))]
-    command += [str(folder / "selftest" / name) for name in ("selftest.c", "cortexm.c")]
-    script = folder / "selftest" / "emulator.ld"
-    command += ["-nostartfiles", "-Wl,--gc-sections", "-T", str(script), "-o", str(out)]
+    command += [*flags, *(flag for place in (*includes, platform) for flag in ("-I", str(place)))]
+    command += [str(path) for path in (*sources, platform / "cortexm.c")]
+    script = platform / "emulator.ld"
+    command += ["-nostartfiles", "-Wl,--gc-sections", "-T", str(script), "-o", str(out), "-lm"]
     _run(command, COMPILER)
     return out
+
+
+def sections(image: Path) -> tuple[int, int]:
+    """Return what an image takes: bytes of flash, and of memory that is there from the start."""
+    rows = _run([SIZE, str(image)], SIZE).splitlines()
+    text, data, zeroed = (int(cell) for cell in rows[1].split()[:3])
+    return text + data, data + zeroed
 
 
 def emulate(image: Path, board: Board) -> Verdict:
@@ -213,9 +255,10 @@ def emulate(image: Path, board: Board) -> Verdict:
         ) from error
     text = done.stdout + done.stderr
     passed = done.returncode == 0 and "PASS" in text.splitlines()
-    return Verdict(passed, text, _figure(text, "instructions"), _figure(text, "stack"))
+    return Verdict(passed, text, figure(text, "instructions"), figure(text, "stack"))
 
 
-def _figure(text: str, name: str) -> int | None:
+def figure(text: str, name: str) -> int | None:
+    """Return a number that a self-test printed behind its name."""
     found = re.search(rf"^{name} (\d+)$", text, re.MULTILINE)
     return int(found.group(1)) if found else None

@@ -23,7 +23,7 @@ from edgekd.firmware.reference import run
 from edgekd.firmware.tflite import inline_buffers, read_tflite
 from edgekd.firmware.tflm import flavour
 
-__all__ = ["CARD", "Firmware", "extremes", "load", "write"]
+__all__ = ["CARD", "Firmware", "extremes", "load", "templates", "write"]
 
 CARD = "firmware.json"
 """What a program needs to know of the library: ports, memory, core."""
@@ -149,6 +149,16 @@ def write(
     (out / "model.tflite").write_bytes(firmware.model)
     (out / "SHA256SUMS").write_text(checksums(out, [*texts, "model.tflite"]), encoding="utf-8")
     return {**facts, "files": [*sorted(texts), "SHA256SUMS", "model.tflite"]}
+
+
+def templates() -> str:
+    """Return a digest of kernels, contracts and build files: what no Python code shows."""
+    found = hashlib.sha256()
+    root = Path(str(files("edgekd.firmware")))
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
+            found.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def checksums(folder: Path, names: Sequence[str]) -> str:
