@@ -420,6 +420,7 @@ def profile(
     threads: int | None = None,
     pin: int | None = None,
     duration: float | None = None,
+    layers: bool = False,
     emit: Emit = silent,
 ) -> dict[str, Any]:
     """Measure a bundle's latency on a device; needs its runtime there, not torch.
@@ -431,12 +432,14 @@ def profile(
         threads: Threads of the runtime.
         pin: Core to run on.
         duration: Stop after so many seconds.
+        layers: Time every layer too, where the runtime tells.
         emit: Progress.
 
     Returns:
         The figures of one fresh process, ``candidate``, ``effective`` (what really ran), ``cold``
         (seconds to import the runtime and to load, and the first inference beside a warm one),
-        ``rss_mib`` over the life of the process, and ``energy`` (millijoules an inference).
+        ``rss_mib`` over the life of the process, ``energy`` (millijoules an inference) and, when
+        asked for, ``layers`` (name, kind, milliseconds; largest first).
     """
     import numpy as np
 
@@ -460,6 +463,7 @@ def profile(
                 max_seconds=duration or 60,
             )
             energy = agent.energy(feeds)
+            told = {"layers": agent.layers(feeds)} if layers else {}
     return {
         **({"replay": PLAYED} if reach(on).recording else {}),
         "candidate": shipped["candidate"],
@@ -477,6 +481,7 @@ def profile(
             "peak": timing.peak_rss_mib,
         },
         "energy": energy,
+        **told,
         "effective": loaded.effective,
     }
 

@@ -216,6 +216,24 @@ def energy_session(
     return {**found, "runs": runs, "lost_samples": busy.lost + rest.lost}
 
 
+def layers_session(session: Session, feeds: Arrays, *, runs: int) -> dict[str, Any]:
+    """Return the median time of each layer at batch 1, largest first; ``not_run`` and why.
+
+    Args:
+        session: What to profile.
+        feeds: Samples, of which the first is run.
+        runs: Inferences.
+    """
+    check_feeds(session.inputs, feeds)
+    if _fixed_batch(session) not in (None, 1):
+        raise UsageFault(f"layers are timed at batch 1; the model insists on {session.inputs}")
+    found = session.layers(_sample(feeds, 0), runs)
+    if found is None:
+        return {"not_run": "this runtime tells no times of layers"}
+    ordered = sorted(found, key=lambda layer: -layer.ms)
+    return {"runs": runs, "layers": [[layer.name, layer.kind, layer.ms] for layer in ordered]}
+
+
 def _sample(feeds: Arrays, row: int) -> Arrays:
     return {name: np.array(array[row : row + 1]) for name, array in feeds.items()}
 

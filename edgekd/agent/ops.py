@@ -166,6 +166,16 @@ def _energy(bench: Bench, request: Request) -> Result:
     return measure.energy_session(session, feeds, seconds=seconds, idle_s=idle_s)
 
 
+def _layers(bench: Bench, request: Request) -> Result:
+    """Have the runtime time its layers; in a session of its own, after everything that counts."""
+    from . import arrays, measure
+
+    session = bench.loaded()
+    feeds = arrays.open_arrays(_need(request, "inputs"))
+    bench.fresh = False
+    return measure.layers_session(session, feeds, runs=int(request.get("runs", 50)))
+
+
 def _evidence(bench: Bench, request: Request) -> Result:
     """Have the runtime write what it told of the artefact; most have nothing to say."""
     folder = Path(_need(request, "folder"))
@@ -205,6 +215,7 @@ OPERATIONS: dict[str, Callable[[Bench, Request], Result]] = {
     "drive": _drive,
     "time": _time,
     "energy": _energy,
+    "layers": _layers,
     "evidence": _evidence,
     "kernel": _kernel,
     "lease": _lease,

@@ -444,6 +444,24 @@ class Agent:
                 extra_s=seconds + idle_s,
             )
 
+    def layers(self, feeds: Feeds, *, runs: int = 50) -> dict[str, Any]:
+        """Time every layer by the runtime's own profiler, which costs time itself.
+
+        Args:
+            feeds: Samples; the first is run.
+            runs: Inferences, of which medians are taken.
+
+        Returns:
+            ``runs`` and ``layers`` (name, kind, milliseconds; largest first); or ``not_run`` and
+            why.
+        """
+        with self._sent(feeds) as inputs:
+            return self._ask(
+                "layers",
+                {"inputs": inputs, "runs": runs},
+                doing=f"timing the layers of {self._model_name}",
+            )
+
     def evidence(self, folder: Path) -> dict[str, Any]:
         """Bring home what the runtime told of the loaded artefact: logs, layers.
 

@@ -14,7 +14,7 @@ from edgekd.agent import arrays, measure
 from edgekd.agent.faults import SetupFault, UsageFault
 from edgekd.agent.runtimes import _import, open_session
 from edgekd.agent.runtimes.options import Option, read_options
-from edgekd.agent.runtimes.session import Port, Session, adapt
+from edgekd.agent.runtimes.session import Layer, Port, Session, adapt
 
 
 class Doubler(Session):
@@ -270,6 +270,21 @@ def test_without_a_sensor_the_energy_is_not_run(tmp_path, monkeypatch):
     monkeypatch.setattr(measure.power, "HWMON", tmp_path)
     found = measure.energy_session(Doubler(), samples(2), seconds=0.1, idle_s=0.1)
     assert found == {"not_run": "no power sensor on this machine (INA3221, or tegrastats)"}
+
+
+def test_layers_are_told_by_few_runtimes_and_largest_first():
+    found = measure.layers_session(Doubler(), samples(2), runs=3)
+    assert found == {"not_run": "this runtime tells no times of layers"}
+
+    class Telling(Doubler):
+        def layers(self, feeds, runs):
+            assert feeds["x"].shape[0] == 1 and runs == 3
+            return [Layer("small", "Add", 0.1), Layer("large", "Conv", 0.9)]
+
+    found = measure.layers_session(Telling(), samples(2), runs=3)
+    assert found == {"runs": 3, "layers": [["large", "Conv", 0.9], ["small", "Add", 0.1]]}
+    with pytest.raises(UsageFault, match="batch 1"):
+        measure.layers_session(Telling(2), samples(2), runs=3)
 
 
 def test_energy_wants_a_batch_of_one(tmp_path, monkeypatch):

@@ -41,3 +41,9 @@ def test_a_bound_step_reads_its_sample_anew(session):
     sample["x"] *= 5
     [after] = step().values()
     np.testing.assert_array_equal(after, 5 * before)
+
+
+def test_layers_are_those_that_run(session):
+    found = session.layers({"x": np.ones((1, 4), np.float32)}, 5)
+    assert found and all(layer.ms > 0 for layer in found)
+    assert all(layer.name and layer.kind for layer in found)

@@ -137,7 +137,9 @@ def api(fake) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
 
     def profile(*args: Any, emit: Callable[[Event], None], **kwargs: Any) -> dict[str, Any]:
         calls.append((args, kwargs))
-        return {"wall_ms": {"p50": 1.5}, "threads": 1}
+        layers = [[f"conv{n}", "Conv", 0.4 / (1 + n)] for n in range(18)]
+        told = {"layers": {"runs": 50, "layers": [["gelu", "Gelu", 0.5], *layers]}}
+        return {"wall_ms": {"p50": 1.5}, "threads": 1, **(told if kwargs["layers"] else {})}
 
     def report(*args: Any, emit: Callable[[Event], None]) -> None:
         calls.append((args, {}))

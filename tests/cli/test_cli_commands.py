@@ -169,8 +169,9 @@ def test_profile(edgekd_, api, snapshot):
         "profile", "b", "--runs", "5", "--threads", "2", "--pin", "0", "--duration", "1.5"
     )
     assert ran.out == snapshot
-    options = {"on": "local", "runs": 5, "threads": 2, "pin": 0, "duration": 1.5}
+    options = {"on": "local", "runs": 5, "threads": 2, "pin": 0, "duration": 1.5, "layers": False}
     assert api == [((Path("b"),), options)]
+    assert edgekd_("profile", "b", "--layers").out == snapshot
 
 
 def test_report_goes_beside_the_bundle_or_where_it_is_told(edgekd_, api, tmp_path):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from .. import quiet
 from ..faults import SetupFault, UsageFault
 from .options import Option, positive, read_options
-from .session import Port, Session, Step
+from .session import Layer, Port, Session, Step
 
 if TYPE_CHECKING:
     from .session import Array
@@ -53,6 +56,7 @@ class OrtSession(Session):
     version = ort.__version__
 
     def __init__(self, model: Path, options: Mapping[str, Any]) -> None:
+        self._model, self._options = model, options
         settings = _settings(model, options)
         start = time.perf_counter()
         self._session = ort.InferenceSession(
@@ -72,6 +76,35 @@ class OrtSession(Session):
     def bind(self, feeds: Mapping[str, Array]) -> Step:
         """Return one ``InferenceSession.run`` on `feeds`."""
         return partial(self._session.run, self._names, dict(feeds))
+
+    def layers(self, feeds: Mapping[str, Array], runs: int) -> list[Layer]:
+        """Profile a second session of the same settings; only those made for it can."""
+        settings = _settings(self._model, self._options)
+        settings.enable_profiling = True
+        with tempfile.TemporaryDirectory(prefix="edgekd-layers-") as scratch:
+            settings.profile_file_prefix = str(Path(scratch) / "ort")
+            session = ort.InferenceSession(
+                str(self._model), settings, providers=_available(self._options["providers"])
+            )
+            for _ in range(1 + runs):
+                session.run(self._names, dict(feeds))
+            return read_profile(Path(session.end_profiling()).read_text(), runs)
+
+
+def read_profile(text: str, runs: int) -> list[Layer]:
+    """Read ONNX Runtime's profile of a first inference, which is left out, and `runs` more.
+
+    Args:
+        text: JSON list of events; a node's has the category ``Node`` and microseconds.
+        runs: Inferences after the first.
+    """
+    spent: dict[tuple[str, str], list[int]] = {}
+    for event in json.loads(text):
+        name = str(event.get("name", ""))
+        if event.get("cat") == "Node" and name.endswith("_kernel_time"):
+            key = name.removesuffix("_kernel_time"), str(event["args"].get("op_name", ""))
+            spent.setdefault(key, []).append(event["dur"])
+    return [Layer(name, kind, median(each[-runs:]) / 1e3) for (name, kind), each in spent.items()]
 
 
 def _settings(model: Path, options: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from .. import quiet
 from ..faults import SetupFault
 from .options import Option, positive, read_options
-from .session import Port, Session, Step
+from .session import Layer, Port, Session, Step
 
 if TYPE_CHECKING:
     from .session import Array
@@ -60,6 +61,7 @@ class OvSession(Session):
         self._compiled = core.compile_model(network, "CPU", _settings(options))
         self._spare: Any = self._compiled.create_infer_request()
         self.load_s = time.perf_counter() - start
+        self._network, self._options = network, options
         self._running: Any = None
         self._bound: Any = None
         self._assigned: Any = None
@@ -97,6 +99,21 @@ class OvSession(Session):
             return infer({}, share_outputs=True, decode_strings=False)
 
         return step
+
+    def layers(self, feeds: Mapping[str, Array], runs: int) -> list[Layer]:
+        """Profile a second compilation of the same settings; only those made for it can."""
+        settings = {**_settings(self._options), "PERF_COUNT": True}
+        request = ov.Core().compile_model(self._network, "CPU", settings).create_infer_request()
+        order = {index: feeds[port.name] for index, port in enumerate(self.inputs)}
+        spent: dict[tuple[str, str], list[float]] = {}
+        request.infer(order)
+        for _ in range(runs):
+            request.infer(order)
+            for told in request.profiling_info:
+                key = told.node_name, f"{told.node_type} {told.exec_type}"
+                spent.setdefault(key, []).append(told.real_time.total_seconds() * 1e3)
+        found = [Layer(name, kind, median(each)) for (name, kind), each in spent.items()]
+        return [layer for layer in found if layer.ms > 0]  # constants and what was fused away
 
     def _request(self) -> Any:
         """Return the request made on loading, or another one where that is taken."""

@@ -30,6 +30,15 @@ class Port:
         return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
 
 
+@dataclass(frozen=True)
+class Layer:
+    """One layer as the runtime executes it: its name there, its kind, milliseconds."""
+
+    name: str
+    kind: str
+    ms: float
+
+
 class Session(ABC):
     """One opened model. A runtime module offers ``open_session(model, options) -> Session``.
 
@@ -68,6 +77,15 @@ class Session(ABC):
 
     def energy(self) -> dict[str, Any] | None:
         """Return what is known of energy where the sensors are not read around steps of `bind`."""
+        return None
+
+    def layers(self, feeds: Mapping[str, Array], runs: int) -> list[Layer] | None:
+        """Return every layer's median over so many inferences, by the runtime's own profiler.
+
+        None where the runtime tells none. The profiler costs time itself: what it says of a layer
+        is a share of the whole, not what the layer takes when nobody looks.
+        """
+        del feeds, runs
         return None
 
     def evidence(self, folder: Path) -> dict[str, Any]:
