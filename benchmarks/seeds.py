@@ -8,7 +8,10 @@ always with the task's trivial model. Kinds of interval are printed that must no
 the units of one training (episodes, homes, flights), paired; over the seeds (Student's t), which
 also holds what another initialisation, another order of the data and other augmentations change;
 over both (bootstrap of seeds and units, each drawn with replacement); and, where the units come in
-groups that are alike (the flights of an airframe), over seeds and groups.
+groups that are alike (the flights of an airframe), over seeds and groups. ``recipe`` is the network
+that the recipe ships: the control where no teacher is better on validation data. With ``--share``
+the students' metric is also given as a share of the better of teacher and control, which
+validation data choose.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from edgekd import steps
 from edgekd.backends.base import Candidate
 from edgekd.calls import invoke
 from edgekd.discover import load_recipe, load_target
-from edgekd.errors import StageError
+from edgekd.errors import StageError, UsageError, did_you_mean
 from edgekd.events import Event
 from edgekd.run import Walk
 from edgekd.settings import parse_assignments
@@ -36,7 +39,8 @@ from edgekd.spec import Recipe
 from edgekd.steps import REFERENCES
 from edgekd.store import Store
 from edgekd.target import Target
-from edgekd.tasks.base import paired
+from edgekd.tasks.base import interval, paired
+from edgekd.tasks.faults.metrics import ratio
 
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """Student's t, 97.5 %, by the number of seeds."""
@@ -44,37 +48,70 @@ RESAMPLES = 2000
 
 
 def one_seed(
-    recipe_name: str, target_name: str, settings: Mapping[str, Any], seed: int, baselines: bool
+    recipe_name: str,
+    target_name: str,
+    settings: Mapping[str, Any],
+    seed: int,
+    baselines: bool = False,
+    wanted: Sequence[str] = (),
+    share: str = "",
 ) -> dict[str, Any]:
-    """Train with one seed, build every candidate of the target, score all on the test split.
+    """Train with one seed, build candidates of the target, score all on the test split.
+
+    Args:
+        recipe_name: Of the recipe.
+        target_name: Of the target.
+        settings: Of the recipe, but its seed.
+        seed: Of everything random.
+        baselines: Train the recipe's baselines too.
+        wanted: Candidates; none stands for all.
+        share: A metric; see `_shares`.
 
     Returns:
-        ``metrics`` (network → metric → value), ``pairs`` (difference → metric → interval over the
-        units), ``differences`` (of the primary metric, a value a unit) and ``training_cpu_s``.
+        ``metrics`` (network → metric → value), ``intervals`` (network → metric → ends, over the
+        units), ``pairs`` (difference → metric → interval over the units), ``ships`` (``control`` or
+        ``distill``), ``shares`` (network → value and interval), ``differences`` and ``parts`` (of
+        the primary metric and of the shares, a value a unit) and ``training_cpu_s``.
     """
     recipe = load_recipe(recipe_name, {**settings, "seed": seed})
     target = load_target(target_name)
     walk = Walk(recipe, Store(), _say)
-    chosen = artefacts(recipe, target)
+    chosen = artefacts(recipe, target, wanted)
     for step in steps.shared(recipe):
         if baselines or not step.name.startswith("baseline:"):
             walk.step(step)
     names = [n for n in steps.networks(recipe) if n in walk.done]
-    wanted = {f"test:{name}" for name in names} | {"test:trivial", REFERENCES}
+    tests = {f"test:{name}" for name in names} | {"test:trivial", REFERENCES}
     for step in steps.scored(recipe):
-        if step.name in wanted:
+        if step.name in tests:
             walk.step(step)
     walk.step(steps.exported(recipe, target))
     made = buildable(chosen, {s.name: s for s in steps.built(recipe, target, chosen)}, walk.step)
     for name in made:
         walk.step(steps.tested(recipe, name))
-    result = _result(walk, names, made)
+    result = _result(recipe, walk, names, made, share)
     return result | {"groups": _groups(recipe)}
 
 
-def artefacts(recipe: Recipe, target: Target) -> list[Candidate]:
-    """Return the target's candidates but those that train again, where int8 misses its limit."""
-    return [c for c in steps.candidates(recipe, target)[0] if not c.bits]
+def artefacts(recipe: Recipe, target: Target, wanted: Sequence[str] = ()) -> list[Candidate]:
+    """Return the target's candidates but those that train again, where int8 misses its limit.
+
+    Args:
+        recipe: What is compressed.
+        target: For which device.
+        wanted: Names of those that shall be built; none stands for all.
+
+    Raises:
+        UsageError: The target has no candidate of that name here.
+    """
+    found = [c for c in steps.candidates(recipe, target)[0] if not c.bits]
+    names = [c.id for c in found]
+    for name in wanted:
+        if name not in names:
+            raise UsageError(
+                f"no candidate {name!r}", at="--candidate", hint=did_you_mean(name, names)
+            )
+    return [c for c in found if not wanted or c.id in wanted]
 
 
 def buildable(
@@ -136,8 +173,14 @@ def _groups(recipe: Recipe) -> Any:
     return getattr(invoke(recipe.data, steps.base_of(recipe)).test, "groups", None)
 
 
-def _result(walk: Walk, names: Sequence[str], artefacts: Sequence[str]) -> dict[str, Any]:
+def _result(
+    recipe: Recipe, walk: Walk, names: Sequence[str], artefacts: Sequence[str], share: str
+) -> dict[str, Any]:
     units = {n: _units(walk, f"test:{n}") for n in (*names, *artefacts)}
+    first, *more = (walk.done[name].facts for name in steps.teachers(recipe))
+    kept = steps.undistilled(recipe, first, walk.done["control"].facts, *more)
+    ships = "distill" if kept is None else "control"
+    units["recipe"] = units[ships]
     pairs = {
         "distill − control": ("distill", "control"),
         "distill − teacher": ("distill", "teacher"),
@@ -145,9 +188,11 @@ def _result(walk: Walk, names: Sequence[str], artefacts: Sequence[str]) -> dict[
     pairs |= {f"{name} − distill": (name, "distill") for name in artefacts}
     if not _references(walk):
         units["trivial"] = _units(walk, "test:trivial")
-        pairs |= {f"{n} − trivial": (n, "trivial") for n in ("control", "distill", *artefacts)}
+        ours = ("control", "distill", "recipe", *artefacts)
+        pairs |= {f"{n} − trivial": (n, "trivial") for n in ours}
     everything = ["trivial", *names, *artefacts]
     tests = {name: walk.done[f"test:{name}"].facts for name in everything}
+    tests["recipe"] = tests[ships]
     for row in _references(walk):
         tests[row["name"]] = row
         found = _units(walk, REFERENCES)
@@ -156,9 +201,17 @@ def _result(walk: Walk, names: Sequence[str], artefacts: Sequence[str]) -> dict[
         if not row["bound"]:
             pairs |= {f"{n} − {row['name']}": (n, row["name"]) for n in ("distill", *artefacts)}
     primary = tests["distill"]["primary"]
+    parts = _shares(walk, units, ("distill", "recipe", *artefacts), share) if share else {}
     return {
         "primary": primary,
+        "ships": ships,
         "metrics": _metrics(tests),
+        "intervals": {
+            n: {m: [row["low"], row["high"]] for m, row in t["metrics"].items() if "low" in row}
+            for n, t in tests.items()
+        },
+        "shares": {name: interval(values) for name, values in parts.items()},
+        "parts": parts,
         "pairs": {
             name: {m: paired(units[a][m], units[b][m]) for m in units[a] if m in units[b]}
             for name, (a, b) in pairs.items()
@@ -172,6 +225,24 @@ def _result(walk: Walk, names: Sequence[str], artefacts: Sequence[str]) -> dict[
             n: walk.done[n].facts["cpu_s"] for n in names if "cpu_s" in walk.done[n].facts
         },
     }
+
+
+def _shares(
+    walk: Walk, units: Mapping[str, Mapping[str, Any]], names: Sequence[str], metric: str
+) -> dict[str, Any]:
+    """What networks keep of a metric of the better of teacher and control.
+
+    Validation data say which one is the better.
+
+    Returns:
+        ``NETWORK of the BETTER's METRIC`` → influence values of the share, one a unit; their mean
+        is the share.
+    """
+    judged = {name: walk.done[name].facts["val"] for name in ("teacher", "control")}
+    best = max if judged["control"]["higher_is_better"] else min
+    better = best(judged, key=lambda name: judged[name]["metrics"][metric]["value"])
+    whole = units[better][metric]
+    return {f"{name} of the better's {metric}": ratio(units[name][metric], whole) for name in names}
 
 
 def _metrics(tests: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -231,6 +302,14 @@ def summary(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     else:
         more = {}
     return more | {
+        "shares": {
+            name: {
+                "seeds": over_seeds([float(r["parts"][name].mean()) for r in every]),
+                "both": over_both([r["parts"][name] for r in every]),
+                "groups": over_both([r["parts"][name] for r in every], groups),
+            }
+            for name in first.get("parts", {})
+        },
         "both": {
             name: over_both([r["differences"][name] for r in every])
             for name in first["differences"]
@@ -266,7 +345,17 @@ def text(result: Mapping[str, Any]) -> str:
         both = _signed(found["both"][name]) if name in found["both"] else "no units"
         both += f" | {_signed(grouped['both'][name])}" if grouped else ""
         lines.append(f"| {name} | {_signed(row[primary])} | {both} | {each} |")
+    for name, row in found.get("shares", {}).items():
+        each = "; ".join(_plain(result["runs"][s]["shares"][name]) for s in seeds)
+        both = _plain(row["both"]) + (f" | {_plain(row['groups'])}" if grouped else "")
+        lines.append(f"| {name} | {_plain(row['seeds'])} | {both} | {each} |")
+    if ships := [run["ships"] for run in result["runs"].values() if "ships" in run]:
+        lines += ["", f"The recipe ships, by validation data: {', '.join(ships)}."]
     return "\n".join(lines)
+
+
+def _plain(row: Mapping[str, float]) -> str:
+    return f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
 
 
 def _signed(row: Mapping[str, float]) -> str:
@@ -275,7 +364,9 @@ def _signed(row: Mapping[str, float]) -> str:
 
 def _written(run: Mapping[str, Any]) -> dict[str, Any]:
     """What goes into the file: no value of every single unit."""
-    return {key: value for key, value in run.items() if key not in ("differences", "groups")}
+    return {
+        key: value for key, value in run.items() if key not in ("differences", "groups", "parts")
+    }
 
 
 def _say(event: Event) -> None:
@@ -294,6 +385,12 @@ def main() -> None:
     parser.add_argument(
         "--control", action="store_true", help="The student from scratch alone: no teacher"
     )
+    parser.add_argument(
+        "--candidate", action="append", default=[], help="build this one of the target's; repeats"
+    )
+    parser.add_argument(
+        "--share", default="", metavar="METRIC", help="also as a share of teacher and control"
+    )
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     if not 2 <= asked.seeds <= max(T95):
@@ -305,7 +402,15 @@ def main() -> None:
         runs[str(seed)] = (
             alone(asked.recipe, settings, seed)
             if asked.control
-            else one_seed(asked.recipe, asked.target, settings, seed, asked.baselines)
+            else one_seed(
+                asked.recipe,
+                asked.target,
+                settings,
+                seed,
+                asked.baselines,
+                asked.candidate,
+                asked.share,
+            )
         )
         if seed == 0:
             continue

@@ -1,12 +1,14 @@
 """Intervals over seeds, units and groups of units."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from benchmarks import seeds
 from edgekd import steps
 from edgekd.discover import load_recipe, load_target
-from edgekd.errors import StageError
+from edgekd.errors import StageError, UsageError
 
 
 def test_groups_that_differ_make_the_interval_wider():
@@ -76,3 +78,31 @@ def test_what_makes_nothing_of_the_network_is_left_out_by_name(capsys):
     assert set(made) == {c.id for c in chosen} - lost
     assert "calibrate" in walked and not any(f":{name}" in step for step in walked for name in lost)
     assert f"left out: {first}: {first} quantises no operator" in capsys.readouterr().err
+
+
+def test_a_share_is_of_what_validation_data_find_better():
+    def judged(value):
+        return {"val": {"higher_is_better": True, "metrics": {"F1": {"value": value}}}}
+
+    walk = SimpleNamespace(
+        done={
+            "teacher": SimpleNamespace(facts=judged(0.8)),
+            "control": SimpleNamespace(facts=judged(0.7)),
+        }
+    )
+    units = {
+        "teacher": {"F1": np.array([0.4, 0.6])},
+        "control": {"F1": np.array([0.9, 0.9])},
+        "distill": {"F1": np.array([0.5, 0.4])},
+    }
+    found = seeds._shares(walk, units, ["distill"], "F1")
+    (values,) = found.values()
+    assert values.mean() == pytest.approx(0.45 / 0.5)
+    assert list(found) == ["distill of the better's F1"]
+
+
+def test_a_candidate_that_is_not_there_is_named():
+    recipe, target = load_recipe("mobilevit", {}), load_target("cpu-ort")
+    assert [c.id for c in seeds.artefacts(recipe, target, ["ort-int8"])] == ["ort-int8"]
+    with pytest.raises(UsageError, match="no candidate 'ort-int9'"):
+        seeds.artefacts(recipe, target, ["ort-int9"])
