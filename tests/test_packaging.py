@@ -27,6 +27,7 @@ EXTRAS = {
     "flight",
     "litert",
     "minari",
+    "ngafid",
     "openvino",
     "tensorrt",
     "tensorrt-rtx",

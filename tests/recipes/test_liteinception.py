@@ -97,6 +97,8 @@ def test_your_own_flights(tmp_path, monkeypatch):
     assert recipe.data.args["path"] == str(tmp_path / "mine")
     assert recipe.data.args["protocol"] == "official"
     assert recipe.student.build.args["classes"] == 19
+    more = {"data": "mine", "stage": 2, "layout": "all_flights", "random_split": True}
+    assert load_recipe("liteinception", more).student.build.args["classes"] == 36
     assert load_recipe("liteinception", {"stage": 2}).student.build.args["classes"] == 11
 
 

@@ -1,8 +1,9 @@
-"""The NGAFID maintenance set from a user's own download, layout ``2days``.
+"""The NGAFID maintenance set from a user's own download, layouts ``2days`` and ``all_flights``.
 
-Layout: ``flight_data.pkl`` (a dict from the flight's number to an array (seconds, 23)),
+``2days``: ``flight_data.pkl`` (a dict from the flight's number to an array (seconds, 23)),
 ``flight_header.csv`` (a row a flight) and ``stats.csv`` (largest and least value of each channel),
-in the folder itself, in ``2days`` or in ``2days/2days``. Nothing is fetched.
+in the folder itself, in ``2days`` or in ``2days/2days``. ``all_flights``: see `all_flights`.
+Nothing is fetched.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,17 @@ from numpy.typing import NDArray
 
 from edgekd.closure import code_digest
 from edgekd.data.base import Splits
+from edgekd.data.flight import all_flights
 from edgekd.data.flight.channels import CHANNELS, check_names, check_values
+from edgekd.data.flight.header import (
+    INDEX,
+    Header,
+    check_columns,
+    check_once,
+    drawn,
+    rows_of,
+    whole,
+)
 from edgekd.data.flight.series import Series, by_fold, pool
 from edgekd.data.unpickle import unpickle
 from edgekd.errors import DataError, did_you_mean
@@ -33,9 +44,7 @@ SECONDS = 4096
 SHORTEST = 60
 CLASSES = 19
 """Kinds of unplanned maintenance."""
-FOLDS = 5
 DATA, HEADER, STATS = "flight_data.pkl", "flight_header.csv", "stats.csv"
-INDEX = "Master Index"
 COLUMNS = ("before_after", "date_diff", "label", "fold", "class", "target_class")
 PROTOCOLS: Mapping[str, str] = {
     "clean": (
@@ -50,26 +59,10 @@ PROTOCOLS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Header:
-    """A row a flight.
-
-    Attributes:
-        number: Of the flight, the key of the data.
-        fold: 0…4; −1 where the file has no such column.
-        target: 0 after the repair, else the class of the fault.
-        labels: Name of each class, from 1.
-    """
-
-    number: NDArray[np.int64]
-    fold: NDArray[np.int64]
-    target: NDArray[np.int64]
-    labels: tuple[str, ...]
-
-
 def ngafid(
     *,
     path: str,
+    layout: str = "2days",
     stage: int = 1,
     length: int = 512,
     fold: int = 0,
@@ -83,6 +76,7 @@ def ngafid(
 
     Args:
         path: Folder of the download.
+        layout: ``2days``, or ``all_flights``, which has no folds.
         stage: 1 tells flights before a repair from those after it, 2 names the fault.
         length: Samples a flight; its last 4096 s are mean-pooled to it.
         fold: Of the test.
@@ -100,10 +94,21 @@ def ngafid(
             at="setting: protocol",
             hint=did_you_mean(protocol, PROTOCOLS),
         )
-    root = _root(Path(path))
-    header = read_header(root / HEADER, random_split=random_split)
-    kept, values, facts = _values(root, header, length, protocol == "official", emit)
+    if layout == "all_flights":
+        if protocol == "official":
+            raise DataError(
+                "the public code's protocol is one of 2days: all_flights has neither folds nor"
+                " stats.csv",
+                at="setting: protocol",
+                hint="protocol=clean, or layout=2days",
+            )
+        root = all_flights.root_of(Path(path))
+        header = all_flights.read_header(root / HEADER, random_split=random_split)
+    else:
+        root = _root(Path(path))
+        header = read_header(root / HEADER, random_split=random_split)
     official = protocol == "official"
+    kept, values, facts = _values(root, header, layout, length, official, emit)
     splits = by_fold(
         values,
         header.fold[kept],
@@ -113,7 +118,7 @@ def ngafid(
         stage=stage,
         faults=header.labels,
         names=CHANNELS,
-        source="NGAFID maintenance set, 2days",
+        source=f"NGAFID maintenance set, {layout}",
         note=PROTOCOLS[protocol] + (_RANDOM if random_split else ""),
         facts={"protocol": protocol, "length": length, **facts},
     )
@@ -135,12 +140,11 @@ def _root(path: Path) -> Path:
     for folder in (path / "2days" / "2days", path / "2days", path):
         if (folder / HEADER).is_file() and (folder / DATA).is_file():
             return folder
-    parts = [p for p in (path / "all_flights", path) if (p / "one_parq").exists()]
-    if parts:
+    if all_flights.found(path) is not None:
         raise DataError(
-            "the layout all_flights (parquet, without folds) is not read",
-            at=str(parts[0]),
-            hint="give the folder of 2days, which has the official folds",
+            "this is the layout all_flights, without folds",
+            at=str(path),
+            hint="layout=all_flights random_split=true, or the folder of 2days",
         )
     raise DataError(
         f"no {HEADER} and {DATA} in it, in 2days or in 2days/2days",
@@ -160,57 +164,23 @@ def read_header(path: Path, *, random_split: bool = False) -> Header:
         DataError: A column is missing, a value is no number, a class has two names or a number
             without flights, or there are no folds and none shall be drawn.
     """
-    rows = _rows(path)
+    rows = rows_of(path)
     found = list(rows[0]) if rows else []
-    for column in (INDEX, *COLUMNS):
-        if column in found or (column == "fold" and random_split):
-            continue
-        if column == "fold":
-            raise DataError(
-                "there is no column 'fold', and a random split is refused: flights of one event"
-                " would be trained on and tested",
-                at=str(path),
-                hint="take the header of 2days, or ask with random_split=true",
-            )
-        close = did_you_mean(column, found)
-        raise DataError(f"column {column!r} is missing", at=str(path), hint=close)
-    number, target = _whole(rows, INDEX, path), _whole(rows, "target_class", path)
-    if len(np.unique(number)) < len(number):
-        twice = Counter(number.tolist()).most_common(1)[0][0]
-        raise DataError(f"flight {twice} is listed twice", at=str(path))
+    check_columns(found, (INDEX, *(c for c in COLUMNS if c != "fold")), path)
+    number, target = whole(rows, INDEX, path), whole(rows, "target_class", path)
+    check_once(number, path)
     if "fold" in found:
-        fold = _whole(rows, "fold", path)
+        fold = whole(rows, "fold", path)
     else:
-        fold = np.random.default_rng(0).permutation(len(rows)) % FOLDS
+        fold = drawn(len(rows), path, random_split, "take the header of 2days")
     return Header(number, fold, target, _labels(rows, target, path))
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot be read: {error}", at=str(path)) from error
-
-
-def _whole(rows: Sequence[Mapping[str, str]], column: str, path: Path) -> NDArray[np.int64]:
-    values = np.empty(len(rows), np.int64)
-    for place, row in enumerate(rows):
-        try:
-            values[place] = int(float(row[column]))
-        except (TypeError, ValueError):
-            raise DataError(
-                f"{column!r} is {row[column]!r}, wanted a whole number",
-                at=f"{path}: line {place + 2}",
-            ) from None
-    return values
 
 
 def _labels(
     rows: Sequence[Mapping[str, str]], target: NDArray[np.int64], path: Path
 ) -> tuple[str, ...]:
     """Names of the classes, from the header itself: their numbers follow no order of names."""
-    kind = _whole(rows, "class", path)
+    kind = whole(rows, "class", path)
     names: dict[int, str] = {}
     for place, (number, row) in enumerate(zip(kind.tolist(), rows, strict=True)):
         at = f"{path}: line {place + 2}"
@@ -227,22 +197,23 @@ def _labels(
 
 
 def _values(
-    root: Path, header: Header, length: int, padded: bool, emit: Emit
+    root: Path, header: Header, layout: str, length: int, padded: bool, emit: Emit
 ) -> tuple[NDArray[np.int64], NDArray[np.float16], dict[str, Any]]:
     """Pooled flights from the store: which rows of the header, their values, what was seen."""
     store = Store()
     digests = Digests(store.root)
+    place = root / (DATA if layout == "2days" else all_flights.DATA)
     made_of = {
         "step": "ngafid",
         "code": code_digest(["edgekd.data.flight.ngafid:_read"], Path(__file__).parent),
-        "files": {name: digests.of(root / name) for name in (DATA, HEADER)},
+        "files": {path.name: digests.of(path) for path in (place, root / HEADER)},
         "size": [length, padded],
         "numpy": np.__version__,
     }
     digests.save()
 
     def work(out: Path) -> dict[str, Any]:
-        return _read(root / DATA, header, length, padded, out, emit)
+        return _read(place, header, length, padded, out, emit)
 
     entry = store.put(key_of(made_of), made_of, work, emit)
     kept = np.load(entry.path / "kept.npy")
@@ -253,11 +224,14 @@ def _read(
     path: Path, header: Header, length: int, padded: bool, out: Path, emit: Emit
 ) -> dict[str, Any]:
     """Write ``kept.npy`` and ``values.npy``; return counts of what was left out or is silent."""
-    flights = _flights(path, header)
+    flights = all_flights.flights(path, header) if path.is_dir() else _flights(path, header)
     progress = Progress(emit, "ngafid", len(header.number), "flights")
     kept, values, silent_in = [], [], Counter[str]()
-    short = empty = 0
-    for place, (number, flight) in enumerate(flights):
+    short = empty = apart = 0
+    for place, number, flight in flights:
+        if place < 0:
+            apart += 1
+            continue
         progress.advance(1)
         at = f"{path}: flight {number}"
         if flight.ndim == 2 and len(flight) < SHORTEST:
@@ -275,13 +249,17 @@ def _read(
     np.save(out / "kept.npy", np.array(kept, np.int64))
     np.save(out / "values.npy", np.stack(values))
     return {
-        "left_out": {"too_short": short, "without_values": empty},
+        "left_out": {
+            "too_short": short,
+            "without_values": empty,
+            **({"in_no_class": apart} if apart else {}),
+        },
         "silent_channels": dict(sorted(silent_in.items())),
     }
 
 
-def _flights(path: Path, header: Header) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Flights in the order of the header.
+def _flights(path: Path, header: Header) -> Iterator[tuple[int, int, NDArray[Any]]]:
+    """Row of the header, number and values of every flight.
 
     Raises:
         DataError: No dict of arrays, or header and data do not name the same flights.
@@ -302,11 +280,11 @@ def _flights(path: Path, header: Header) -> Iterator[tuple[int, NDArray[Any]]]:
                 at=str(path.parent),
                 hint=f"{DATA} and {HEADER} must be of one download",
             )
-    for number in header.number.tolist():
+    for place, number in enumerate(header.number.tolist()):
         flight = np.asarray(data[number])
         if flight.dtype.kind not in "fiu":
             raise DataError(f"holds {flight.dtype}, wanted numbers", at=f"{path}: flight {number}")
-        yield number, flight
+        yield place, number, flight
 
 
 def _last(flight: NDArray[Any], padded: bool) -> NDArray[np.float32]:

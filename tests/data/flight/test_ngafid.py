@@ -209,7 +209,8 @@ def test_absent_files_and_settings_are_explained(files, tmp_path):
         load(tmp_path)
     assert "zenodo" in caught.value.hint
     (tmp_path / "all_flights" / "one_parq").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"all_flights .* is not read"):
+    with pytest.raises(DataError, match="layout all_flights, without folds") as caught:
         load(tmp_path)
+    assert "layout=all_flights" in caught.value.hint
     with pytest.raises(DataError, match="no protocol 'cleen'"):
         load(files.write(), protocol="cleen")
