@@ -86,6 +86,7 @@ def _row(
     exact: bool = False,
     same_as: str = "",
     tier: int = 1,
+    bits: int = 0,
 ) -> Candidate:
     """Return a candidate; ``rest`` is the precision of what is not quantised.
 
@@ -107,6 +108,7 @@ def _row(
         tier=tier,
         prepared=POLICIES[policy].method == "static",
         same_as=same_as,
+        bits=bits,
     )
 
 
@@ -124,6 +126,7 @@ _ROWS: tuple[Candidate, ...] = (
     _row("ov-int8-linear", "int8", "nncf-linear", "f32", exact=True, tier=2),
     _row("ov-int8-smooth", "int8", "nncf-smooth", "f32", tier=2),
     _row("ov-int8-bias", "int8", "nncf-bias", "f32", tier=2),
+    _row("ov-int8-aware", "int8", "nncf", "f32", tier=2, bits=8),
     _row("ov-int8-default", "int8", "nncf-default", "f32", tier=3),
 )
 

@@ -164,6 +164,37 @@ def test_the_quantiser_rounds_weights_as_the_training_did(tmp_path, policy, bits
         np.testing.assert_allclose(value, ours, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.needs("nncf", install="pip install 'edgekd[openvino]'")
+def test_openvinos_quantiser_rounds_weights_as_the_training_did(tmp_path):
+    import openvino
+
+    from edgekd.backends.openvino import BACKEND as OPENVINO
+    from edgekd.graph.export import export_onnx
+    from edgekd.spec import Input
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(24, 20), nn.ReLU(), nn.Linear(20, 20)).eval()
+    samples = torch.randn(32, 24)
+    export_onnx(net, Input((24,)), tmp_path / "net.onnx", samples=samples)
+    (row,) = (c for c in OPENVINO.candidates(["int8"], []) if c.bits)
+    feeds = {"input": samples.numpy()}
+    OPENVINO.build(tmp_path / "net.onnx", row, feeds, tmp_path / "q", silent)
+    stored = []
+    for node in openvino.Core().read_model(tmp_path / "q" / "model.xml").get_ordered_ops():
+        if node.get_type_name() != "Multiply":
+            continue
+        first, scale = (node.input_value(i).get_node() for i in (0, 1))
+        inside = first.input_value(0).get_node() if first.get_type_name() == "Convert" else None
+        if inside is not None and inside.get_element_type() == openvino.Type.i8:
+            value = inside.get_data().astype(np.float32) * scale.get_data()
+            stored.append(value)
+    assert len(stored) == 2
+    for layer, value in zip((net[0], net[2]), stored, strict=True):
+        ours = Weight(row.bits)(layer.weight.detach()).numpy()
+        value = value if value.shape == ours.shape and np.allclose(value, ours, 1, 1) else value.T
+        np.testing.assert_allclose(value, ours, rtol=1e-4, atol=1e-6)
+
+
 def test_it_goes_on_with_the_lesson_that_made_the_student():
     recipe = load_recipe("mobilevit", {"objective": "dkd"})
     assert [t.ramp for t in steps._lesson(recipe, None).terms] == [(), ()]
@@ -196,6 +227,20 @@ def test_it_is_a_recovery_that_shares_nothing_with_the_usual_candidates():
         "export": "export:aware", "calibrate": "calibrate:aware",
     }  # fmt: skip
     assert more["parity:ort-int8-aware"].inputs["export"] == "export:aware"
+
+
+def test_openvino_has_its_own_of_the_same_student():
+    from edgekd.backends.openvino import BACKEND as OPENVINO
+
+    rows = {c.id: c for c in OPENVINO.candidates(["fp32", "int8"], ["avx512_vnni"])}
+    row = rows["ov-int8-aware"]
+    assert (row.tier, row.bits, row.policy) == (2, 8, rows["ov-int8"].policy)
+    ours = {c.id: c for c in BACKEND.candidates(["int8"], ["avx512_vnni"])}["ort-int8-aware"]
+    recipe, target = load_recipe("mobilevit", {}), load_target("cpu")
+    names = [s.name for s in steps.built(recipe, target, [ours, row])]
+    assert names.count("aware") == names.count("export:aware") == 1
+    found = {s.name: s for s in steps.built(recipe, target, [row])}
+    assert found["build:ov-int8-aware"].inputs["export"] == "export:aware"
 
 
 @pytest.fixture(scope="module")
