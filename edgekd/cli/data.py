@@ -117,9 +117,10 @@ def build(name: str, package: Path | None, bases: int, jobs: int, out: Path | No
 )
 @json_output
 def export(recipe: str, settings: tuple[str, ...], out: Path) -> None:
-    """Write what a recipe trains on as a Minari dataset (HDF5).
+    """Write what a recipe trains on in the form of its field.
 
-    For recipes that act: observations, actions, rewards. 'pip install edgekd[minari]'.
+    Of recipes that act: observations, actions and rewards, as a Minari dataset (HDF5, 'pip install
+    edgekd[minari]'). Of simulated flights: NGAFID's layout at 1 Hz, with the faults' truth.
     """
     chosen = parse_assignments(settings)
     from edgekd import steps
@@ -130,8 +131,8 @@ def export(recipe: str, settings: tuple[str, ...], out: Path) -> None:
     data = invoke(asked.data, steps.base_of(asked))
     if not hasattr(data, "export"):
         raise UsageError(
-            f"recipe {asked.name!r} trains on samples, not on trajectories",
-            hint="decision_transformer does",
+            f"recipe {asked.name!r} trains on samples that are files already",
+            hint="decision_transformer and liteinception make their own, if not given yours",
         )
     facts = data.export(out)
     if current().json:

@@ -277,7 +277,7 @@ def test_data_export(edgekd_, monkeypatch):
     assert edgekd_(*asked).out == "path      there\nepisodes  2\n"
     monkeypatch.setattr(calls, "invoke", lambda call, base: object())
     ran = edgekd_(*asked)
-    assert ran.code == 2 and "not on trajectories" in ran.err
+    assert ran.code == 2 and "files already" in ran.err
 
 
 def test_data_check_names_what_cannot_be_read(edgekd_):

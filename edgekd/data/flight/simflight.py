@@ -7,7 +7,8 @@ faults, noise) is computed from seeds when the set is first used, and kept in th
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,15 @@ from numpy.typing import NDArray
 from edgekd.closure import code_digest
 from edgekd.data.base import Splits
 from edgekd.data.flight import sensors
-from edgekd.data.flight.bases import FILE, Bases, load_bases
+from edgekd.data.flight.as_ngafid import write
+from edgekd.data.flight.bases import FILE, SECONDS, Bases, load_bases
 from edgekd.data.flight.channels import CHANNELS
 from edgekd.data.flight.fleet import EVENTS, FAULTS, Flights, difficulty_of, plan_fleet
 from edgekd.data.flight.series import Series, by_fold, pool
 from edgekd.events import Emit, Progress, silent
 from edgekd.store import Store, key_of
 
-__all__ = ["Made", "make", "simflight", "truth_of"]
+__all__ = ["Made", "Simulated", "make", "simflight", "truth_of"]
 
 BATCH = 96
 NOTE = (
@@ -51,6 +53,23 @@ class Made:
     effect: NDArray[np.float16]
 
 
+@dataclass(frozen=True)
+class Simulated(Splits):
+    """The set, split; it can be written at 1 Hz.
+
+    Attributes:
+        size: ``difficulty``, ``airframes``, ``events`` and ``bases`` of `make`.
+    """
+
+    size: Mapping[str, Any] = field(default_factory=dict)
+
+    def export(self, folder: Path) -> dict[str, Any]:
+        """Write all flights in NGAFID's layout; see `edgekd.data.flight.as_ngafid`."""
+        made, bases = make(**self.size, length=SECONDS), self.size["bases"]
+        ground = load_bases(FILE if bases is None else Path(bases))
+        return write(ground, made.flights, made.values, made.effect, folder)
+
+
 def simflight(
     *,
     difficulty: str = "clear",
@@ -73,7 +92,7 @@ def simflight(
         bases: File of base flights; None takes the embedded ones.
     """
     made = make(difficulty, length, airframes, events, bases)
-    return by_fold(
+    splits = by_fold(
         made.values,
         made.flights.fold,
         made.flights.target,
@@ -86,6 +105,8 @@ def simflight(
         note=NOTE,
         facts={"difficulty": difficulty, "airframes": airframes, "length": length},
     )
+    size = {"difficulty": difficulty, "airframes": airframes, "events": events, "bases": bases}
+    return Simulated(**{f.name: getattr(splits, f.name) for f in fields(Splits)}, size=size)
 
 
 def truth_of(part: Series, made: Made) -> NDArray[np.float32]:

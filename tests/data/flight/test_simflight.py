@@ -1,5 +1,7 @@
 """The simulated set: the compact file, the plan, the sensors, the splits."""
 
+import csv
+
 import numpy as np
 import pytest
 
@@ -7,9 +9,11 @@ from edgekd.data.flight import sensors
 from edgekd.data.flight.bases import FILE, SECONDS, STEPS, load_bases, pack, save_bases
 from edgekd.data.flight.channels import CHANNELS
 from edgekd.data.flight.fleet import DIFFICULTIES, FAULTS, plan_fleet
+from edgekd.data.flight.ngafid import ngafid
 from edgekd.data.flight.pilot import COLUMNS, TROUBLES
 from edgekd.data.flight.series import pool
 from edgekd.data.flight.simflight import make, simflight, truth_of
+from edgekd.data.unpickle import unpickle
 from edgekd.errors import DataError
 
 PLACE = {name: i for i, name in enumerate(CHANNELS)}
@@ -198,6 +202,48 @@ def test_truth_is_in_the_units_that_a_network_sees(store):
     ill = splits.test.labels == list(FAULTS).index("baffle")
     top = truth[ill].max(2).argmax(1)
     assert all(CHANNELS[c].startswith("E1 CHT") for c in top)
+
+
+def test_what_is_written_is_read_back_by_the_reader_of_ngafid(store, tmp_path):
+    size = {"length": 64, "airframes": 5, "events": 1}
+    splits = simflight(**size)
+    facts = splits.export(tmp_path)
+    assert facts["flights"] == 40 and facts["faulty"] == 20
+    again, made = ngafid(path=facts["path"], length=64), make("clear", 64, 5, 1)
+    for (name, ours), (_, theirs) in zip(splits, again, strict=True):
+        assert ours.rows.tolist() == theirs.rows.tolist(), name
+        assert ours.labels.tolist() == theirs.labels.tolist()
+        a, b = ours.raw(range(len(ours))), theirs.raw(range(len(theirs)))
+        assert np.array_equal(np.isnan(a), np.isnan(b))
+        np.testing.assert_allclose(a, b, rtol=4e-3, atol=0.05)
+    folder = tmp_path / "simflight-clear" / "2days"
+    with (folder / "truth.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    ill = made.flights.severity > 0
+    assert [bool(row["fault"]) for row in rows] == ill.tolist()
+    assert all((float(row["severity"]) > 0) == bool(row["onset_s"]) for row in rows)
+    assert not any(row["moved"] for row in rows if not row["fault"])
+    most = make("clear", SECONDS, 5, 1).effect.max(2)
+    for row, change in zip(rows, most, strict=True):
+        wanted = {name for name, value in zip(CHANNELS, change, strict=True) if value >= 1}
+        assert {name for name in row["moved"].split(";") if name} == wanted
+    with (folder / "flight_header.csv").open() as file:
+        header = list(csv.DictReader(file))
+    assert [row["date_diff"] for row in header[:8]] == [
+        *("-2", "-2"),
+        *("-1", "-1"),
+        *("1", "1"),
+        *("2", "2"),
+    ]
+    twins, flights = unpickle(folder / "twins.pkl"), unpickle(folder / "flight_data.pkl")
+    assert sorted(twins) == (np.flatnonzero(ill) + 1).tolist()
+    number = next(n for n in twins if float(rows[n - 1]["onset_s"]) > 100)
+    onset = int(rows[number - 1]["onset_s"])
+    one, twin = flights[number], twins[number]
+    assert np.array_equal(one[: onset - 1], twin[: onset - 1], equal_nan=True)
+    assert not np.array_equal(one, twin, equal_nan=True)
+    with pytest.raises(DataError, match="is there already"):
+        splits.export(tmp_path)
 
 
 def test_bad_settings_are_named(store):
