@@ -46,6 +46,9 @@ class Policy:
         attention: Whether products of two activations are quantised, too.
         fast_bias_correction: False computes every layer's bias anew, layer after layer.
         smooth_conv: SmoothQuant's exponent for convolutions; -1 leaves it to matrix products.
+        minmax: Ranges of activations hold every calibration sample. NNCF's own choice, the mean
+            of the samples' extremes, cuts rare values: 5 to 9 dB worse on image and flight
+            students, and the battery's controller lost 1.2 % of its score to it, now nothing.
     """
 
     method: str = "none"
@@ -55,6 +58,7 @@ class Policy:
     attention: bool = True
     fast_bias_correction: bool = True
     smooth_conv: float = -1
+    minmax: bool = True
 
 
 POLICIES: Mapping[str, Policy] = {
@@ -68,7 +72,7 @@ POLICIES: Mapping[str, Policy] = {
         spared=("Softmax", "LayerNormalization", "Add", "Mul"),
         attention=False,
     ),
-    "nncf-default": Policy("static", "default"),
+    "nncf-default": Policy("static", "default", minmax=False),
     "nncf-smooth": Policy("static", smooth_conv=0.5),
     "nncf-bias": Policy("static", fast_bias_correction=False),
 }

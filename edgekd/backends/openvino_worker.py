@@ -69,6 +69,10 @@ def _static(model: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     ignored = _ignored(types, request["only"], never)
     names = [] if request["attention"] else _products_of_activations(model)
     smooth = nncf.AdvancedSmoothQuantParameters(convolution=request["smooth_conv"])
+    advanced: dict[str, Any] = {"smooth_quant_alphas": smooth}
+    if request["minmax"]:
+        ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
+        advanced["activations_range_estimator_params"] = ranges
     quantised = nncf.quantize(
         model,
         nncf.Dataset(samples),
@@ -76,7 +80,7 @@ def _static(model: Any, request: Mapping[str, Any]) -> dict[str, Any]:
         model_type=nncf.ModelType.TRANSFORMER if model_type == "transformer" else None,
         fast_bias_correction=request["fast_bias_correction"],
         ignored_scope=nncf.IgnoredScope(names=names, types=ignored, validate=False),
-        advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=smooth),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(**advanced),
     )
     return {
         "model": quantised,

@@ -130,6 +130,40 @@ def test_scope_of_the_others(built):
     assert everything["model_type"] == "transformer"
 
 
+def linear(path, weights):
+    """y = x · weights, a sample at a time."""
+    helper = onnx.helper
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    ports = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", size])
+        for name, size in (("x", len(weights)), ("y", weights.shape[1]))
+    ]
+    held = [onnx.numpy_helper.from_array(weights, "w")]
+    graph = helper.make_graph(nodes, "net", [ports[0]], [ports[1]], held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(("name", "holds"), [("ov-int8", True), ("ov-int8-default", False)])
+def test_ranges_hold_the_rarest_sample(name, holds, tmp_path):
+    """NNCF's default is the mean of the samples' extremes: what one sample alone has, it cuts."""
+    rng = np.random.default_rng(0)
+    model = linear(tmp_path / "net.onnx", rng.normal(size=(64, 64)).astype(np.float32))
+    x = rng.uniform(-1, 1, (64, 64)).astype(np.float32)
+    x[5] *= 8
+    candidate = CANDIDATES[name]
+    facts = backend("openvino").build(model, candidate, {"x": x}, tmp_path / "out", silent)
+    with Agent() as agent:
+        place = tmp_path / "out" / facts["main"]
+        agent.load(facts["runtime"], place, threads=1, **facts["options"])
+        found = agent.run({"x": x[5:6]})["y"]
+        agent.load("onnxruntime", model, threads=1)
+        wanted = agent.run({"x": x[5:6]})["y"]
+    lost = np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
+    assert (lost < 0.05) == holds, lost
+
+
 @pytest.mark.parametrize("name", ["ort-int8", "ov-int8"])
 def test_operators_that_a_target_keeps_in_float(name, exported, feeds, tmp_path):
     candidate = dataclasses.replace(CANDIDATES[name], never_quantize=("MatMul", "Gemm"))
