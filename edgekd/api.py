@@ -421,6 +421,7 @@ def profile(
     pin: int | None = None,
     duration: float | None = None,
     layers: bool = False,
+    meter: Path | None = None,
     emit: Emit = silent,
 ) -> dict[str, Any]:
     """Measure a bundle's latency on a device; needs its runtime there, not torch.
@@ -433,6 +434,8 @@ def profile(
         pin: Core to run on.
         duration: Stop after so many seconds.
         layers: Time every layer too, where the runtime tells.
+        meter: CSV that an external power meter writes meanwhile (``seconds`` since 1970 by this
+            machine's clock, ``milliwatts``); energy is then its.
         emit: Progress.
 
     Returns:
@@ -462,7 +465,7 @@ def profile(
                 runs=runs or measure["runs"],
                 max_seconds=duration or 60,
             )
-            energy = agent.energy(feeds)
+            energy = agent.energy(feeds) if meter is None else agent.metered(feeds, meter)
             told = {"layers": agent.layers(feeds)} if layers else {}
     return {
         **({"replay": PLAYED} if reach(on).recording else {}),

@@ -159,8 +159,9 @@ def _walk(
     """Record the line of every key and item; a key given twice is a fault."""
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            lines[(*path, index)] = _line(item.start_mark)
-            _walk(item, (*path, index), lines, faults)
+            below = (*path, index)
+            lines[below] = _line(item.start_mark)
+            _walk(item, below, lines, faults)
     elif isinstance(node, yaml.MappingNode):
         for key, item in node.value:
             place = (*path, str(key.value))

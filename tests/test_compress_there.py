@@ -28,12 +28,11 @@ measure: {{threads: 1, runs: 20, warmup: 2, processes: 2}}
 def test_candidates_are_measured_on_the_board(project, server):  # noqa: F811
     (project / "near.yaml").write_text(BOARD)
     config = project / "config" / "edgekd"
-    config.mkdir(parents=True, exist_ok=True)
-    (config / "devices.yaml").write_text(
-        f"near: {{reach: 'ssh:board', python: {sys.executable}}}\n"
-    )
     there = {"EDGEKD_SSH": server.command, "XDG_CONFIG_HOME": str(project / "config")}
-    ask = (*ASK, "--set", "teacher=mine.py:build", "--set", "weights=teacher.pt", "--on", "near")
+    # A newcomer has an alias in ssh's own configuration, and no list of devices.
+    assert not config.exists()
+    own = ("--set", "teacher=mine.py:build", "--set", "weights=teacher.pt")
+    ask = (*ASK, *own, "--on", "ssh:board")
     ask = tuple("near.yaml" if word == "cpu-ort" else word for word in ask)
     said = edgekd(project, *ask, "--out", "out/near", **there)
     assert "7 of 8 rungs" in said or "8 of 8 rungs" in said
@@ -45,6 +44,12 @@ def test_candidates_are_measured_on_the_board(project, server):  # noqa: F811
     assert "not run on the device" in rows["student"]["latency"]["not_run"]
     again = edgekd(project, *ask, "--out", "out/near", **there)
     assert "profile:ort-fp32: started" not in again
+    config.mkdir(parents=True)
+    (config / "devices.yaml").write_text(
+        f"near: {{reach: 'ssh:board', python: {sys.executable}}}\n"
+    )
+    named = edgekd(project, *ask[:-1], "near", "--out", "out/near", **there)
+    assert "profile:ort-fp32: started" not in named, "another name for the same board"
     assert "passed" in edgekd(project, "verify", "out/near", "--on", "near", **there)
     assert "p50_ms" in edgekd(
         project, "profile", "out/near", "--on", "near", "--runs", "5", **there

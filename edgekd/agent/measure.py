@@ -199,17 +199,12 @@ def energy_session(
     sampler = power.sampler()
     if sampler is None:
         return {"not_run": "no power sensor on this machine (INA3221, or tegrastats)"}
-    if _fixed_batch(session) not in (None, 1):
-        raise UsageFault(f"energy is measured at batch 1; the model insists on {session.inputs}")
-    steps = cycle([session.bind(_sample(feeds, row)) for row in range(n)])
-    next(steps)()
+    steps = _endless(session, feeds, n)
     with sampler() as rest:
         time.sleep(idle_s)
     with sampler() as busy:
-        runs, start = 0, time.monotonic()
-        while time.monotonic() < start + seconds:
-            next(steps)()
-            runs += 1
+        start = time.monotonic()
+        runs = _keep_busy(steps, seconds)
         stop = time.monotonic()
     idle = power.mean_mw(rest.samples)
     found = power.energy(busy.samples, start, stop, runs, idle)
@@ -232,6 +227,47 @@ def layers_session(session: Session, feeds: Arrays, *, runs: int) -> dict[str, A
         return {"not_run": "this runtime tells no times of layers"}
     ordered = sorted(found, key=lambda layer: -layer.ms)
     return {"runs": runs, "layers": [[layer.name, layer.kind, layer.ms] for layer in ordered]}
+
+
+def busy_session(
+    session: Session, feeds: Arrays, *, seconds: float, idle_s: float
+) -> dict[str, Any]:
+    """Run inferences without a pause while somebody else's meter looks on.
+
+    Args:
+        session: What to run; a fixed batch must be 1.
+        feeds: A few samples, taken in turn.
+        seconds: How long inferences run.
+        idle_s: How long the board rests before.
+
+    Returns:
+        ``runs``; by this machine's clock (seconds since 1970) ``rest``, ``start``, ``stop`` and
+        ``now``.
+    """
+    n = check_feeds(session.inputs, feeds)
+    steps = _endless(session, feeds, n)
+    rest = time.time()
+    time.sleep(idle_s)
+    start = time.time()
+    runs = _keep_busy(steps, seconds)
+    return {"runs": runs, "rest": rest, "start": start, "stop": time.time(), "now": time.time()}
+
+
+def _endless(session: Session, feeds: Arrays, n: int) -> Iterator[Step]:
+    """Return inferences without end; the first one, which is slow, has been made."""
+    if _fixed_batch(session) not in (None, 1):
+        raise UsageFault(f"energy is measured at batch 1; the model insists on {session.inputs}")
+    steps = cycle([session.bind(_sample(feeds, row)) for row in range(n)])
+    next(steps)()
+    return steps
+
+
+def _keep_busy(steps: Iterator[Step], seconds: float) -> int:
+    runs, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        next(steps)()
+        runs += 1
+    return runs
 
 
 def _sample(feeds: Arrays, row: int) -> Arrays:

@@ -176,6 +176,16 @@ def _layers(bench: Bench, request: Request) -> Result:
     return measure.layers_session(session, feeds, runs=int(request.get("runs", 50)))
 
 
+def _busy(bench: Bench, request: Request) -> Result:
+    from . import arrays, measure
+
+    session = bench.loaded()
+    feeds = arrays.open_arrays(_need(request, "inputs"))
+    bench.fresh = False
+    seconds, idle_s = float(request.get("seconds", 3.0)), float(request.get("idle_s", 1.0))
+    return measure.busy_session(session, feeds, seconds=seconds, idle_s=idle_s)
+
+
 def _evidence(bench: Bench, request: Request) -> Result:
     """Have the runtime write what it told of the artefact; most have nothing to say."""
     folder = Path(_need(request, "folder"))
@@ -216,6 +226,7 @@ OPERATIONS: dict[str, Callable[[Bench, Request], Result]] = {
     "time": _time,
     "energy": _energy,
     "layers": _layers,
+    "busy": _busy,
     "evidence": _evidence,
     "kernel": _kernel,
     "lease": _lease,

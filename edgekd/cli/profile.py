@@ -31,6 +31,13 @@ _COUNT = click.IntRange(min=1)
     help="Stop after so long, whatever --runs says.",
 )
 @click.option("--layers", is_flag=True, help="Time every layer too, where the runtime tells.")
+@click.option(
+    "--meter",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="CSV that an external power meter writes meanwhile: seconds (since 1970, by this machine's"
+    " clock), milliwatts.",
+)
 @json_output
 def command(bundle: Path, **options: Any) -> None:
     """Measure a bundle's latency and memory on a device.

@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,7 +30,8 @@ from typing import Any
 import numpy as np
 
 import edgekd.agent
-from edgekd.agent import outside
+from edgekd.agent import outside, power
+from edgekd.agent.faults import UsageFault
 from edgekd.agent.process import PARENT_VARIABLE, REMOTE_VARIABLE
 from edgekd.device.child import Child, ChildLost, signal_name
 from edgekd.device.reach import reach
@@ -461,6 +463,38 @@ class Agent:
                 {"inputs": inputs, "runs": runs},
                 doing=f"timing the layers of {self._model_name}",
             )
+
+    def metered(
+        self, feeds: Feeds, meter: Path, *, seconds: float = 5.0, idle_s: float = 2.0
+    ) -> dict[str, Any]:
+        """Measure the energy of an inference by an external meter.
+
+        Args:
+            feeds: A few samples, taken in turn.
+            meter: File that the meter writes meanwhile: see `edgekd.agent.power.read_meter`; its
+                seconds are those of this machine's clock, since 1970.
+            seconds: How long inferences run.
+            idle_s: How long the board rests before.
+
+        Returns:
+            As `energy`.
+        """
+        with self._sent(feeds) as inputs:
+            told = self._ask(
+                "busy",
+                {"inputs": inputs, "seconds": seconds, "idle_s": idle_s},
+                doing=f"running {self._model_name} beside a meter",
+                extra_s=seconds + idle_s,
+            )
+        ahead = time.time() - told["now"]  # of the board's clock; a round trip at most too much
+        rest, start, stop = (told[name] + ahead for name in ("rest", "start", "stop"))
+        try:
+            samples = power.read_meter(meter)
+        except UsageFault as fault:
+            raise UsageError(str(fault), at=str(meter), hint=fault.hint) from fault
+        idle = power.mean_mw([sample for sample in samples if rest <= sample[0] <= start])
+        found = power.energy(samples, start, stop, told["runs"], idle)
+        return {**found, "runs": told["runs"], "meter": meter.name}
 
     def evidence(self, folder: Path) -> dict[str, Any]:
         """Bring home what the runtime told of the loaded artefact: logs, layers.

@@ -170,6 +170,7 @@ def test_profile(edgekd_, api, snapshot):
     )
     assert ran.out == snapshot
     options = {"on": "local", "runs": 5, "threads": 2, "pin": 0, "duration": 1.5, "layers": False}
+    options |= {"meter": None}
     assert api == [((Path("b"),), options)]
     assert edgekd_("profile", "b", "--layers").out == snapshot
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -75,6 +76,9 @@ class Sshd:
             "PasswordAuthentication": "no",
             "MaxStartups": "100",
             "LogLevel": "VERBOSE",
+            # The board's python3 has what this one has; nobody's own .bashrc says otherwise.
+            "SetEnv": f"PATH={Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+            f" HOME={self.folder}",
         }
         config = self.folder / "sshd_config"
         config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))

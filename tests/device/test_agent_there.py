@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekd import doctor
 from edgekd.device.link import Agent, agent_on
 from edgekd.device.reach import devices_file
 from edgekd.device.ssh import Ssh
@@ -44,10 +45,28 @@ FEEDS = {"x": np.ones((5, 3), np.float32)}
 def test_an_alias_of_ssh_is_enough(server, monkeypatch):  # noqa: F811
     """``--on ssh:board``: no YAML, the board's own python3."""
     monkeypatch.setenv("EDGEKD_SSH", server.command)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     with agent_on("ssh:board") as agent:
         facts = agent.facts()
     assert facts["arch"] == os.uname().machine and facts["cores"] == os.cpu_count()
+
+
+def test_doctor_looks_at_a_board_in_ten_seconds(server, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("EDGEKD_SSH", server.command)
+    began = time.monotonic()
+    found = doctor.examine("jetson", "ssh:board")
+    assert time.monotonic() - began < 10
+    lines = {check.name: check for check in found.checks if check.part.startswith(("dev", "tar"))}
+    assert lines["ssh:board"].status == "ok" and lines["Python"].status == "ok"
+    assert lines["free disk"].found.endswith("MiB")
+    if os.uname().machine != "aarch64":
+        assert lines["architecture"].status == "lacks"
+    server.stop()
+    try:
+        (lost,) = (c for c in doctor.examine("jetson", "ssh:board").checks if c.part == "device")
+        assert lost.status == "lacks" and "nothing listens there" in lost.found
+        assert lost.fix == "is ssh running on the board?"
+    finally:
+        server.start()
 
 
 def test_a_model_runs_there_and_its_outputs_come_home(listed, onnx_models, feeds, expected):

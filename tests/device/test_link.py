@@ -337,3 +337,36 @@ def test_the_reference_kernel_is_timed_without_a_model(agent):
     assert found["name"] == "matmul-128-v1"
     assert 0 < found["cpu_ns"] < 1e9
     assert 0 < found["wall_ns"] < 10e9
+
+
+def test_energy_by_a_meter_that_writes_a_file(agent, null_model, tmp_path):
+    """3 W at rest and 5 W at work, written by another process as inferences run."""
+    agent.load("null", null_model())
+    x = {"x": np.ones((2, 3), np.float32)}
+    meter, stop = tmp_path / "meter.csv", threading.Event()
+    meter.write_text("seconds,milliwatts\n")
+
+    def write():
+        began = time.time()
+        with meter.open("a", buffering=1) as stream:
+            while not stop.is_set():
+                power = 3000 if time.time() < began + 0.5 else 5000
+                stream.write(f"{time.time()},{power}\n")
+                time.sleep(0.02)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        found = agent.metered(x, meter, seconds=1.0, idle_s=0.4)
+    finally:
+        stop.set()
+        thread.join()
+    assert found["idle_mw"] == pytest.approx(3000) and 4700 < found["mean_mw"] <= 5000
+    assert found["net_mj"] == pytest.approx(found["gross_mj"] * (1 - 3000 / found["mean_mw"]))
+    assert found["runs"] > 10 and found["meter"] == "meter.csv"
+
+    (tmp_path / "old.csv").write_text("seconds,milliwatts\n1,3000\n2,3000\n")
+    assert "0 samples" in agent.metered(x, tmp_path / "old.csv", seconds=0.1)["not_run"]
+    (tmp_path / "odd.csv").write_text("time,watts\n1,2\n")
+    with pytest.raises(UsageError, match="no meter's file"):
+        agent.metered(x, tmp_path / "odd.csv", seconds=0.1, idle_s=0.1)
