@@ -259,7 +259,7 @@ def test_the_energy_of_an_inference_is_what_it_adds_to_the_idle_board(tmp_path, 
 
     found = measure.energy_session(Working(), samples(2), seconds=0.8, idle_s=0.4)
     assert found["idle_mw"] == pytest.approx(2000, abs=1)
-    assert 4500 < found["mean_mw"] <= 5000
+    assert 4500 < found["mean_mw"] <= 5000 * (1 + 1e-9)
     assert found["net_mj"] == pytest.approx(
         (found["mean_mw"] - found["idle_mw"]) * 0.8 / found["runs"], rel=0.05
     )

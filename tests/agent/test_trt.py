@@ -118,8 +118,11 @@ def test_without_the_package_trtexec_times_and_profiles(tmp_path, no_package):
     timed, profiled = (tmp_path / "trtexec.calls").read_text().splitlines()[-2:]
     assert "--iterations=200" in timed and "--duration=3" in timed and "--useCudaGraph" in timed
     assert "--dumpProfile" in profiled
-    assert told["slowest"] == [["fc", 0.1, 100.0]] and told["engine_bytes"] == 4
+    assert told["slowest"] == [["fc", "", 0.1]] and told["engine_bytes"] == 4
     assert "no list of the layers" in told["layers"]["not_run"], "this trtexec writes none"
+    (layer,) = opened.layers(SAMPLE, 30)
+    assert (layer.name, layer.ms) == ("fc", 0.1)
+    assert "--iterations=30" in (tmp_path / "trtexec.calls").read_text().splitlines()[-1]
     assert (tmp_path / "times.json").exists() and (tmp_path / "build.log").exists()
     assert "python3-libnvinfer" in opened.energy()["not_run"]
 

@@ -58,13 +58,16 @@ def test_outputs_are_computed_here_and_times_are_the_recordings(model, tmp_path)
         timing = agent.time(FEEDS, runs=50)
         energy = agent.energy(FEEDS)
         told = agent.evidence(tmp_path / "home")
+        layers = agent.layers(FEEDS)
     assert len(timing.wall_ns) == 60 and timing.summary()["p50_ms"] == pytest.approx(0.5468, 0.01)
     assert timing.summary()["cpu_median_ms"] is None and timing.peak_rss_mib is None
     assert energy["runs"] == 956 and energy["idle_mw"] == pytest.approx(4548.5)
     assert energy["mean_mw"] == pytest.approx(4654)
     assert told["build_s"] == 93.1
     assert told["layers"] == {"all": 26, "reformats": 4, "int8": 21}
-    assert len(told["slowest"]) == 10 and told["slowest"][0][0] == "QuantizeLinear_2"
+    assert told["slowest"][0] == ["QuantizeLinear_2", "Reformat", 0.095232]
+    assert len(told["slowest"]) == 10
+    assert len(layers["layers"]) == 26
     names = {path.name for path in (tmp_path / "home").iterdir()}
     assert names == {"build.log", "layers.json", "profile.json", "times.json"}
 

@@ -28,7 +28,7 @@ import numpy as np
 from .. import jetson, outside, power, trtexec, trtpackage
 from ..faults import Fault, SetupFault
 from .options import Option, read_options
-from .session import Port, Session, Step
+from .session import Layer, Port, Session, Step
 
 if TYPE_CHECKING:
     from .session import Array
@@ -44,7 +44,7 @@ OPTIONS = {
 LEAST_WORKSPACE_MIB = 64
 TRACE_S = 3.0
 """How long ``trtexec`` times, at least; it makes no fewer inferences than are asked for."""
-SLOWEST = 10
+SLOWEST, PROFILED = 10, 50
 MOVES = ("Reformat", "NoOp")
 """Kinds of layers that compute nothing: they change the layout or the type."""
 _PLACES = (
@@ -122,6 +122,25 @@ class TensorRTSession(Session):
         """Return why energy is not known without the package; of a recording, what it says."""
         return None if isinstance(self._runner, ByPackage) else self._runner.energy(self._timed)
 
+    def layers(self, feeds: Mapping[str, Array], runs: int) -> list[Layer] | None:
+        """Return what ``trtexec`` profiles, on its own random inputs; None without it."""
+        del feeds
+        if self._tool is None:
+            return None
+        with tempfile.TemporaryDirectory(prefix="edgekd-trt-") as scratch:
+            return self._profiled(self._tool, Path(scratch) / "profile.json", runs)
+
+    def _profiled(self, tool: trtexec.Tool, profile: Path, runs: int) -> list[Layer]:
+        tool.run(tool.profile(self.engine, profile, iterations=runs))
+        _, rows = trtexec.read_profile(profile.read_text())
+        kinds = _kinds(self.engine.with_suffix(".layers.json"))
+        return [
+            Layer(
+                r.name, kinds.get(r.name, ""), r.average_ms if r.median_ms is None else r.median_ms
+            )
+            for r in rows
+        ]
+
     def evidence(self, folder: Path) -> dict[str, Any]:
         """Write ``build.log``, ``layers.json``, ``profile.json`` and ``times.json``."""
         for kind in ("log", "layers.json"):
@@ -139,21 +158,28 @@ class TensorRTSession(Session):
         }
 
     def _slowest(self, profile: Path) -> Any:
-        """Time every layer; return the few that take most: name, milliseconds, percent."""
+        """Time every layer; return the few that take most: name, kind, milliseconds."""
         if self._tool is None:
             return {"not_run": "no profile of the layers: there is no trtexec"}
         try:
-            self._tool.run(self._tool.profile(self.engine, profile))
-            _, layers = trtexec.read_profile(profile.read_text())
+            layers = self._profiled(self._tool, profile, PROFILED)
         except (Fault, OSError, ValueError) as error:
             return {"not_run": f"no profile of the layers: {error}"}
-        layers.sort(key=lambda layer: -layer.average_ms)
-        return [[layer.name, layer.average_ms, layer.share] for layer in layers[:SLOWEST]]
+        layers.sort(key=lambda layer: -layer.ms)
+        return [[layer.name, layer.kind, layer.ms] for layer in layers[:SLOWEST]]
 
     def close(self) -> None:
         """Free what the GPU holds."""
         self._runner.close()
         self._undo.close()
+
+
+def _kinds(file: Path) -> dict[str, str]:
+    """Return the kind of every compiled layer by its name, where the list is kept."""
+    try:
+        return {layer.name: layer.kind for layer in trtexec.read_layers(file.read_text())}
+    except (OSError, ValueError, KeyError):
+        return {}
 
 
 def _layers(file: Path) -> dict[str, Any]:
