@@ -105,7 +105,7 @@ def counted(width: int, depth: int) -> dict[str, float]:
     outputs = depth * tokens * (HIDDEN + 4 * width) + 4 * WINDOW * width + tokens * width + WINDOW
     inputs = 4 * WINDOW * (STATE + 2) + 8 * WINDOW
     bytes_ = 4 * (params - depth * attention) + 8 * outputs + inputs
-    return {"params": params, "torchinfo_mb": round(bytes_ / 1e6, 2)}
+    return {"params": params, "torchinfo_mb": bytes_ / 1e6}
 
 
 def text(measured: dict[str, Any]) -> str:

@@ -183,6 +183,11 @@ def regular(times: Times, at: str, *, lines: Sequence[int] = ()) -> float:
             raise DataError(
                 f"the time {now} comes after {times[place]}", at=line, hint="sort the file by time"
             )
+        due = times[place] + np.timedelta64(usual, "s")
+        if gap > usual > 0 and due in times[place + 1 :]:
+            raise DataError(
+                f"the time {now} comes before {due}", at=line, hint="sort the file by time"
+            )
         raise DataError(
             f"a gap: {now} follows {times[place]}, steps are {usual // 60} minutes", at=line,
             hint="fill or cut it; when the clock was put forward, use times with an offset",

@@ -87,6 +87,7 @@ def times(*minutes):
         ((0, 30, 30, 60), "there twice", 4),
         ((0, 30, 90, 120, 150), "a gap", 4),
         ((0, 30, 60, 0, 30), "comes after", 5),
+        ((0, 30, 90, 60, 120, 150), "comes before", 4),
         ((0, 7, 14), "steps of 7 minutes", 0),
         ((0,), "only 1 rows", 0),
     ],
