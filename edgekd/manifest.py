@@ -549,7 +549,9 @@ def claims(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     found += [note] if note else []
     found += [f"Not tried: {reason}." for reason in evidence.missing]
     found += _device_claims(evidence)
-    found += _floor_claim(evidence.target, next(row for row in rows if row["shipped"]))
+    mode = (evidence.machine.get("jetson") or {}).get("power_mode")
+    found += _mode_claim(evidence.target, mode)
+    found += _floor_claim(evidence.target, next(row for row in rows if row["shipped"]), mode)
     return [*found, *evidence.recipe.notes]
 
 
@@ -604,16 +606,28 @@ def _auto_claim(auto: Mapping[str, Any]) -> str:
     )
 
 
-def _floor_claim(target: Target, shipped: Mapping[str, Any]) -> Iterator[str]:
+def _mode_claim(target: Target, mode: str | None) -> Iterator[str]:
+    """That the board was not in the power mode that the target asks for."""
+    if mode and target.power_mode and mode != target.power_mode:
+        yield (
+            f"The board ran in power mode {mode}, target {target.name} asks for"
+            f" {target.power_mode}: times and energy are those of {mode}."
+        )
+
+
+def _floor_claim(
+    target: Target, shipped: Mapping[str, Any], mode: str | None = None
+) -> Iterator[str]:
     """The time that the device's published peaks leave, beside what was measured."""
     macs, precision = shipped["macs"], shipped["precision"]
     floor = None
     if macs is not None:
-        floor = target.roofline.floor_ms(macs, shipped["file_bytes"], precision)
+        floor = target.peaks(mode).floor_ms(macs, shipped["file_bytes"], precision)
     if floor is None:
         return
     text = (
-        f"By the published peaks of {target.name} an inference takes at least {floor:.2g} ms"
+        f"By the published peaks of {target.name}{f' in mode {mode}' if mode else ''} an inference"
+        f" takes at least {floor:.2g} ms"
         " (a floor, not a prediction)"
     )
     if "not_run" in shipped["latency"]:

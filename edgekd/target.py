@@ -188,7 +188,9 @@ class Target(Frozen):
     measure: Measure = Measure()
     """How latency is measured."""
     roofline: Roofline = Roofline()
-    """Published peaks of the device."""
+    """Published peaks of the device, in its power mode where it has several."""
+    modes: Mapping[str, Roofline] = Field(default_factory=dict)
+    """Published peaks in its other power modes, by the vendor's names."""
     opset: Annotated[int, Field(ge=13, le=26)] = 20
     """Version of the ONNX operator set that is exported."""
 
@@ -220,6 +222,10 @@ class Target(Frozen):
         if self.device != "cpu" and not any(runtimes.get(name) for name in self.backends):
             return f"this machine has no {' or '.join(self.backends)} runtime"
         return ""
+
+    def peaks(self, mode: str | None = None) -> Roofline:
+        """Return the published peaks in a power mode; the target's own where it names no other."""
+        return self.modes.get(mode or "", self.roofline)
 
     @property
     def order(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekd.discover import load_target
-from edgekd.manifest import _floor_claim, _rival_claim
+from edgekd.manifest import _floor_claim, _mode_claim, _rival_claim
 
 ROW = {"macs": 20_900_000, "file_bytes": 1_000_000, "precision": "int8"}
 
@@ -18,6 +18,17 @@ def test_the_floor_of_the_published_peaks_stands_beside_the_measured_time():
         "By the published peaks of jetson an inference takes at least 0.0098 ms (a floor, not a "
         "prediction); measured: 51.2 times that."
     )
+
+
+def test_the_peaks_are_those_of_the_mode_that_the_board_was_in():
+    target, row = load_target("jetson"), ROW | {"latency": {"not_run": "no board"}}
+    floors = [target.peaks(mode).floor_ms(1e9, 0) for mode in ("15W", "25W", "MAXN_SUPER")]
+    assert floors == sorted(floors, reverse=True) and len(set(floors)) == 3
+    (claim,) = _floor_claim(target, row, "15W")
+    assert claim.startswith("By the published peaks of jetson in mode 15W")
+    (claim,) = _mode_claim(target, "15W")
+    assert claim.startswith("The board ran in power mode 15W, target jetson asks for 25W")
+    assert not [*_mode_claim(target, "25W"), *_mode_claim(target, None)]
 
 
 def test_without_a_measurement_the_floor_is_still_no_prediction():

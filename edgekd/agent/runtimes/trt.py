@@ -335,7 +335,7 @@ class Played:
     def __init__(self, model: Path) -> None:
         from . import ort
 
-        self._session = ort.open_session(model, {"threads": 1})
+        self._session = ort.open_session(model, {"threads": 1, "level": "basic"})
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return what ONNX Runtime computes."""
