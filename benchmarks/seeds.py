@@ -55,6 +55,7 @@ def one_seed(
     baselines: bool = False,
     wanted: Sequence[str] = (),
     share: str = "",
+    always: bool = True,
 ) -> dict[str, Any]:
     """Train with one seed, build candidates of the target, score all on the test split.
 
@@ -66,6 +67,8 @@ def one_seed(
         baselines: Train the recipe's baselines too.
         wanted: Candidates; none stands for all.
         share: A metric; see `_shares`.
+        always: Distil even where the recipe does not, the teacher being no better on validation
+            data. Else ``distill`` is the control there.
 
     Returns:
         ``metrics`` (network → metric → value), ``intervals`` (network → metric → ends, over the
@@ -77,7 +80,8 @@ def one_seed(
     target = load_target(target_name)
     walk = Walk(recipe, Store(), _say)
     chosen = artefacts(recipe, target, wanted)
-    for step in steps.shared(recipe):
+    wise = steps.learned(recipe, lambda name: walk.done[name].facts)
+    for step in steps.shared(recipe) if always else wise:
         if baselines or not step.name.startswith("baseline:"):
             walk.step(step)
     names = [n for n in steps.networks(recipe) if n in walk.done]
@@ -391,6 +395,9 @@ def main() -> None:
     parser.add_argument(
         "--share", default="", metavar="METRIC", help="also as a share of teacher and control"
     )
+    parser.add_argument(
+        "--as-shipped", action="store_true", help="distil only where the recipe does"
+    )
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     if not 2 <= asked.seeds <= max(T95):
@@ -410,6 +417,7 @@ def main() -> None:
                 asked.baselines,
                 asked.candidate,
                 asked.share,
+                not asked.as_shipped,
             )
         )
         if seed == 0:
