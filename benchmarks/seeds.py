@@ -149,24 +149,56 @@ def buildable(
     return made
 
 
-def alone(recipe_name: str, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Train the control with one seed and put it beside the trivial model on the test split."""
+def alone(
+    recipe_name: str,
+    target_name: str,
+    settings: Mapping[str, Any],
+    seed: int,
+    wanted: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train the control with one seed, build candidates of it, score on the test split.
+
+    Args:
+        recipe_name: Of the recipe.
+        target_name: Of the target.
+        settings: Of the recipe, but its seed.
+        seed: Of everything random.
+        wanted: Candidates; none stands for none.
+
+    Returns:
+        See `one_seed`.
+    """
     recipe = load_recipe(recipe_name, {**settings, "seed": seed})
+    target = load_target(target_name)
     walk = Walk(recipe, Store(), _say)
     walk.step(next(step for step in steps.shared(recipe) if step.name == "control"))
     for step in steps.scored(recipe):
         if step.name in ("test:control", "test:trivial"):
             walk.step(step)
-    tests = {name: walk.done[f"test:{name}"].facts for name in ("trivial", "control")}
+    made: list[str] = []
+    if wanted:
+        kept = {"facts": dict(walk.done["control"].facts), "undistilled": "no teacher was trained"}
+        walk.step(next(s for s in steps.shared(recipe, kept) if s.name == "distill"))
+        walk.step(steps.exported(recipe, target))
+        chosen = artefacts(recipe, target, wanted)
+        built = {step.name: step for step in steps.built(recipe, target, chosen)}
+        made = buildable(chosen, built, walk.step)
+        for name in made:
+            walk.step(steps.tested(recipe, name))
+    everything = ("trivial", "control", *made)
+    tests = {name: walk.done[f"test:{name}"].facts for name in everything}
+    units = {name: _units(walk, f"test:{name}") for name in everything}
+    sides = {"control − trivial": ("control", "trivial")}
+    sides |= {f"{name} − {other}": (name, other) for name in made for other in everything[:2]}
     primary = tests["control"]["primary"]
-    ours, theirs = (_units(walk, f"test:{name}") for name in ("control", "trivial"))
     return {
         "primary": primary,
         "metrics": _metrics(tests),
-        "pairs": {
-            "control − trivial": {m: paired(ours[m], theirs[m]) for m in ours if m in theirs}
+        "intervals": _intervals(tests),
+        "pairs": _paired(units, sides),
+        "differences": {
+            name: units[a][primary] - units[b][primary] for name, (a, b) in sides.items()
         },
-        "differences": {"control − trivial": ours[primary] - theirs[primary]},
         "training_cpu_s": {"control": walk.done["control"].facts["cpu_s"]},
         "groups": _groups(recipe),
     }
@@ -210,16 +242,10 @@ def _result(
         "primary": primary,
         "ships": ships,
         "metrics": _metrics(tests),
-        "intervals": {
-            n: {m: [row["low"], row["high"]] for m, row in t["metrics"].items() if "low" in row}
-            for n, t in tests.items()
-        },
+        "intervals": _intervals(tests),
         "shares": {name: interval(values) for name, values in parts.items()},
         "parts": parts,
-        "pairs": {
-            name: {m: paired(units[a][m], units[b][m]) for m in units[a] if m in units[b]}
-            for name, (a, b) in pairs.items()
-        },
+        "pairs": _paired(units, pairs),
         "differences": {
             name: units[a][primary] - units[b][primary]
             for name, (a, b) in pairs.items()
@@ -252,6 +278,22 @@ def _shares(
 def _metrics(tests: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Return network → metric → value."""
     return {n: {m: row["value"] for m, row in t["metrics"].items()} for n, t in tests.items()}
+
+
+def _intervals(tests: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
+    """Return network → metric → both ends."""
+    return {
+        n: {m: [row["low"], row["high"]] for m, row in t["metrics"].items() if "low" in row}
+        for n, t in tests.items()
+    }
+
+
+def _paired(units: Mapping[str, Any], sides: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+    """Return difference → metric → value and interval."""
+    return {
+        name: {m: paired(units[a][m], units[b][m]) for m in units[a] if m in units[b]}
+        for name, (a, b) in sides.items()
+    }
 
 
 def _units(walk: Walk, step: str) -> dict[str, Any]:
@@ -387,7 +429,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--baselines", action="store_true")
     parser.add_argument(
-        "--control", action="store_true", help="The student from scratch alone: no teacher"
+        "--control", action="store_true", help="the student from scratch alone: no teacher"
     )
     parser.add_argument(
         "--candidate", action="append", default=[], help="build this one of the target's; repeats"
@@ -407,7 +449,7 @@ def main() -> None:
     for seed in range(asked.seeds):
         print(f"seed {seed}", file=sys.stderr, flush=True)
         runs[str(seed)] = (
-            alone(asked.recipe, settings, seed)
+            alone(asked.recipe, asked.target, settings, seed, asked.candidate)
             if asked.control
             else one_seed(
                 asked.recipe,
