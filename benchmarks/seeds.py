@@ -204,6 +204,33 @@ def alone(
     }
 
 
+def joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Runs of one seed, each tested on a fold of its own, as one run over all their units.
+
+    Values are means over the folds; only the primary metric's differences are kept.
+    """
+    first = parts[0]
+
+    def all_of(key: str) -> dict[str, Any]:
+        return {n: np.concatenate([p[key][n] for p in parts]) for n in first.get(key, {})}
+
+    apart, shares = all_of("differences"), all_of("parts")
+    groups = None if first["groups"] is None else np.concatenate([p["groups"] for p in parts])
+    return {
+        "primary": first["primary"],
+        "metrics": {
+            name: {m: statistics.fmean([p["metrics"][name][m] for p in parts]) for m in row}
+            for name, row in first["metrics"].items()
+        },
+        "pairs": {name: {first["primary"]: interval(values)} for name, values in apart.items()},
+        "differences": apart,
+        "parts": shares,
+        "shares": {name: interval(values) for name, values in shares.items()},
+        "folds": [{name: float(v.mean()) for name, v in p["differences"].items()} for p in parts],
+        "groups": groups,
+    }
+
+
 def _groups(recipe: Recipe) -> Any:
     """Groups of alike test units, where the data know them."""
     return getattr(invoke(recipe.data, steps.base_of(recipe)).test, "groups", None)
@@ -420,6 +447,21 @@ def _say(event: Event) -> None:
         print(f"  {event.step}: {event.kind} {event.text}".rstrip(), file=sys.stderr, flush=True)
 
 
+def _run(asked: argparse.Namespace, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    if asked.control:
+        return alone(asked.recipe, asked.target, settings, seed, asked.candidate)
+    return one_seed(
+        asked.recipe,
+        asked.target,
+        settings,
+        seed,
+        asked.baselines,
+        asked.candidate,
+        asked.share,
+        not asked.as_shipped,
+    )
+
+
 def main() -> None:
     """Run, print, and write the result after every seed."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
@@ -440,6 +482,9 @@ def main() -> None:
     parser.add_argument(
         "--as-shipped", action="store_true", help="distil only where the recipe does"
     )
+    parser.add_argument(
+        "--folds", default="", help="values of the setting 'fold', by commas: test on all of them"
+    )
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     if not 2 <= asked.seeds <= max(T95):
@@ -448,20 +493,11 @@ def main() -> None:
     runs: dict[str, Any] = {}
     for seed in range(asked.seeds):
         print(f"seed {seed}", file=sys.stderr, flush=True)
-        runs[str(seed)] = (
-            alone(asked.recipe, asked.target, settings, seed, asked.candidate)
-            if asked.control
-            else one_seed(
-                asked.recipe,
-                asked.target,
-                settings,
-                seed,
-                asked.baselines,
-                asked.candidate,
-                asked.share,
-                not asked.as_shipped,
-            )
-        )
+        parts = [
+            _run(asked, settings | ({"fold": fold} if fold else {}), seed)
+            for fold in asked.folds.split(",")
+        ]
+        runs[str(seed)] = joined(parts) if asked.folds else parts[0]
         if seed == 0:
             continue
         result = {

@@ -106,3 +106,21 @@ def test_a_candidate_that_is_not_there_is_named():
     assert [c.id for c in seeds.artefacts(recipe, target, ["ort-int8"])] == ["ort-int8"]
     with pytest.raises(UsageError, match="no candidate 'ort-int9'"):
         seeds.artefacts(recipe, target, ["ort-int9"])
+
+
+def test_folds_are_joined_over_their_units_and_groups():
+    def part(values, group):
+        return {
+            "primary": "AUC",
+            "metrics": {"control": {"AUC": values[0]}},
+            "differences": {"control − trivial": np.array(values)},
+            "groups": np.full(len(values), group),
+        }
+
+    found = seeds.joined([part([0.2, 0.4], 0), part([0.6, 0.8, 0.5], 1)])
+    assert found["metrics"]["control"]["AUC"] == pytest.approx(0.4)
+    assert found["pairs"]["control − trivial"]["AUC"]["value"] == pytest.approx(0.5)
+    assert found["groups"].tolist() == [0, 0, 1, 1, 1]
+    assert [row["control − trivial"] for row in found["folds"]] == pytest.approx([0.3, 1.9 / 3])
+    both = seeds.summary({0: found, 1: found})
+    assert both["groups"]["count"] == 2 and both["both"]["control − trivial"]["n"] == 10
