@@ -24,6 +24,10 @@ Report = dict[str, Any]
 FILES, MANIFEST, PIN = "files", "manifest", "expected digest"
 RUNS, GOLDEN, TASK = "runs as recorded", "golden outputs", "task metric"
 JOINT = "decisions together"
+RUNNER, BUILD = "runner built there", "model/build.sh"
+BUILD_S = 1800.0
+FAILED = 5
+"""Exit code of the runner when its golden self-test fails."""
 SLACK = 0.005
 """On another machine a task metric measured again stays in its recorded interval, or within this
 share of itself."""
@@ -160,6 +164,11 @@ def _sentence(check: Mapping[str, Any]) -> str:
         return f"passed: {'; '.join(outputs)}"
     if check["name"].startswith(RUNS) and facts["same_machine"]:
         return "passed, on the processor and runtime that it was measured with"
+    if check["name"].startswith(RUNNER):
+        return (
+            f"passed: {facts['samples']} golden samples, min_cosine {facts['min_cosine']:.6f};"
+            f" p50 {facts['p50_ms']} ms"
+        )
     if check["name"].startswith(TASK):
         found = [f"{name} {value['value']:.4f}" for name, value in facts["metrics"].items()]
         return f"passed: {', '.join(found)}"
@@ -353,7 +362,36 @@ def _golden(bundle: Bundle, notes: list[str], on: str) -> list[Check]:
     return [
         Check(RUNS, facts={"same_machine": same}),
         Check(GOLDEN, tuple(wrong), facts={**facts, **effective}),
+        *_runner(bundle, machine, on),
     ]
+
+
+def _runner(bundle: Bundle, machine: Mapping[str, Any], on: str) -> Iterator[Check]:
+    """Build engine and C++ runner with the device's own tools, and run its golden self-test."""
+    import json
+
+    from edgekd.device.script import run_script
+
+    names = [name for name in bundle.manifest["files"] if name.startswith("model/")]
+    if BUILD not in names:
+        return
+    if "replay" in machine or not (machine.get("tools") or {}).get("trtexec"):
+        lacking = "a recording was played" if "replay" in machine else "there is no trtexec"
+        yield Check(RUNNER, not_run=f"{lacking}; edgekd verify --on ssh:BOARD builds and runs it")
+        return
+    files = {name: bundle.path / name for name in names}
+    done = run_script(on, files, f"sh {BUILD} --runner", BUILD_S)
+    told: dict[str, Any] = {}
+    for line in done.out.decode(errors="replace").splitlines():
+        told |= json.loads(line) if line.startswith("{") else {}
+    said = (done.error or "it said nothing").splitlines()
+    reason = next((line for line in said if "error:" in line.lower()), said[-1])
+    if done.code == 0 and "golden" in told:
+        yield Check(RUNNER, facts=told)
+    elif done.code == FAILED:
+        yield Check(RUNNER, (f"the golden self-test fails: {told}",), facts=told)
+    else:
+        yield Check(RUNNER, not_run=f"it was not built, exit code {done.code}: {reason}")
 
 
 def _played(machine: Mapping[str, Any]) -> list[str]:
