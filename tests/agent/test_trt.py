@@ -120,6 +120,7 @@ def test_without_the_package_trtexec_times_and_profiles(tmp_path, no_package):
     assert "--dumpProfile" in profiled
     assert told["slowest"] == [["fc", "", 0.1]] and told["engine_bytes"] == 4
     assert "no list of the layers" in told["layers"]["not_run"], "this trtexec writes none"
+    assert (tmp_path / "model.plan").read_bytes() == b"plan", "what was measured comes home"
     (layer,) = opened.layers(SAMPLE, 30)
     assert (layer.name, layer.ms) == ("fc", 0.1)
     assert "--iterations=30" in (tmp_path / "trtexec.calls").read_text().splitlines()[-1]

@@ -142,7 +142,12 @@ class TensorRTSession(Session):
         ]
 
     def evidence(self, folder: Path) -> dict[str, Any]:
-        """Write ``build.log``, ``layers.json``, ``profile.json`` and ``times.json``."""
+        """Write ``build.log``, ``layers.json``, ``profile.json``, ``times.json``, ``model.plan``.
+
+        The engine itself comes along: what was measured is what ships. A recording has none.
+        """
+        if outside.recording() is None:
+            shutil.copy(self.engine, folder / "model.plan")
         for kind in ("log", "layers.json"):
             source = self.engine.with_suffix(f".{kind}")
             if source.exists():
