@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import shlex
 import shutil
 import statistics
@@ -27,7 +29,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ from edgekd.errors import EdgekdError
 from edgekd.events import silent
 from edgekd.inputs import save_arrays
 from edgekd.run import Walk
+from edgekd.search import Place, search
 from edgekd.spec import Input, Recipe, plain, rebuild
 from edgekd.stages.parity import parity
 from edgekd.stages.score import score
@@ -99,6 +102,7 @@ class Case:
         judge: Gives ``metric`` and ``loss`` of an artefact.
         lost: Candidate → why it could not be built or run.
         far: Tool → how many times slower it has to be.
+        search: What our own search took; see `searched`.
     """
 
     name: str
@@ -113,6 +117,7 @@ class Case:
     judge: Callable[[Row], dict[str, Any]]
     lost: dict[str, str]
     far: Mapping[str, float] = field(default_factory=dict)
+    search: Mapping[str, float] = field(default_factory=dict)
 
 
 # --- cases ---------------------------------------------------------------------------------------
@@ -156,8 +161,47 @@ def student(name: str, settings: Mapping[str, Any], target: str, work: Path) -> 
         name, facts["val"]["primary"], rows, {limit: bundle.manifest["artefact"]["candidate"]},
         {limit: lambda found: found["loss"] <= drop}, models,
         walk.whole("convert").path / "model.tflite" if "convert" in walk.done else None,
-        export / "calibration.npz", golden, judge, lost,
+        export / "calibration.npz", golden, judge, lost, search=searched(walk, recipe, aim),
     )  # fmt: skip
+
+
+def searched(walk: Walk, recipe: Recipe, aim: Target) -> dict[str, float]:
+    """Search again in a store that holds nothing but the exported student; processor seconds.
+
+    What is counted: the conversion to .tflite (``convert_cpu_s``), and building, parity, pruning,
+    scoring and timing of the candidates up to the choice, and its score on the test split
+    (``search_cpu_s``). Recovery is off: candidates of the first tier.
+    """
+    known = [*steps.learned(recipe, lambda name: walk.done[name].facts)]
+    known.append(steps.exported(recipe, aim))
+    with tempfile.TemporaryDirectory(prefix="edgekd-peers-") as root:
+        store = Store(Path(root))
+        for step in known:
+            place = walk.whole(step.name).path
+            shutil.copytree(place, store.root / "objects" / place.name)
+        again = Walk(recipe, store, silent)
+        for step in known:
+            again.step(step)
+        chosen = [c for c in steps.candidates(recipe, aim)[0] if c.tier == 1]
+        used = [_used_s()]
+        planned = steps.built(recipe, aim, chosen, "", None, again.done["distill"].facts)
+        for step in planned:
+            if step.name == "convert":
+                again.step(step)
+        used.append(_used_s())
+        search(again, Place(aim), chosen, None)
+        picked = again.done[f"choose:{aim.name}"].facts["picked"]
+        again.step(steps.tested(recipe, picked))
+        used.append(_used_s())
+    convert, rest = (round(b - a, 1) for a, b in pairwise(used))
+    _say_line(f"  searched in {rest} CPU-s, converted in {convert}: {picked}")
+    return {"convert_cpu_s": convert, "search_cpu_s": rest}
+
+
+def _used_s() -> float:
+    """Processor seconds of this process and of the children that have ended."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, who))
 
 
 NETWORKS = {
@@ -484,7 +528,36 @@ def run(case: Case, asked: argparse.Namespace, work: Path) -> dict[str, Any]:
         "skipped": skipped,
         "not_run": case.lost,
         "verdicts": verdicts(case),
+        **({"search": cost(case)} if case.search else {}),
     }
+
+
+PLAIN = ("ONNX Runtime static default", "NNCF default", "LiteRT full int8")
+"""Whose routes, one after the other, our search over three runtimes is held against."""
+MOST = 1.5
+
+
+def cost(case: Case) -> dict[str, Any]:
+    """Put what our search took beside the tools' own routes from the same export.
+
+    Both sides include the conversion to .tflite, which LiteRT's own route needs as well; ``bare``
+    is the ratio without it.
+    """
+    made = {}
+    for label in PLAIN:
+        rows = [r for r in case.rows.values() if r.kind == "peer" and r.name.startswith(label)]
+        of = next((r for r in rows if "plain" not in r.name), None)
+        if of is not None:
+            made[label] = of.cost["cpu_s"]
+    convert, ours = case.search["convert_cpu_s"], case.search["search_cpu_s"]
+    theirs = sum(made.values())
+    if len(made) < len(PLAIN):
+        return {**case.search, "peers_cpu_s": made, "not_run": "a peer of the sum was skipped"}
+    ratio = (ours + convert) / (theirs + convert)
+    return {
+        **case.search, "peers_cpu_s": made, "ratio": round(ratio, 3),
+        "bare": round(ours / theirs, 3), "at_most": MOST, "holds": ratio <= MOST,
+    }  # fmt: skip
 
 
 def _judged(case: Case, row: Row) -> dict[str, Any]:
@@ -544,6 +617,8 @@ def show(result: Mapping[str, Any]) -> None:
             f" {values['value']:.3f} [{values['low']:.3f}, {values['high']:.3f}],"
             f" at most {found['at_most']:g}"
         )
+    if "search" in result:
+        print(f"  search: {json.dumps(result['search'], ensure_ascii=False)}")
 
 
 def main() -> int:
@@ -572,7 +647,7 @@ def main() -> int:
         cases.append(
             (f"{name}-{form}", lambda w, n=name, f=form: untrained(n, f, asked.target, w))  # type: ignore[misc]
         )
-    found = []
+    found, load = [], os.getloadavg()[0]
     for name, make in cases:
         work = asked.work / name
         work.mkdir(parents=True, exist_ok=True)
@@ -585,6 +660,7 @@ def main() -> int:
         "versions": {tool.label: tool.versions(_interpreter(tool, asked)) for tool in TOOLS},
         "edgekd_runs": here()["runtimes"],
         "rounds": asked.rounds,
+        "load": {"before": load, "after": os.getloadavg()[0]},
         "cases": found,
     }
     asked.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -17,11 +17,12 @@ from benchmarks.peer_tools import TOOLS, SkippedError, Tool
 from edgekd.artefact import Artefact
 
 ROUNDS = 8
-RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "peers.json"
+RESULTS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("peers*.json"))
 
 
-def test_the_committed_result_says_of_every_peer_what_became_of_it():
-    result = json.loads(RESULT.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_the_committed_results_say_of_every_peer_what_became_of_it(path):
+    result = json.loads(path.read_text(encoding="utf-8"))
     for found in result["cases"]:
         names = [row["name"] for row in found["rows"]]
         assert set(found["choice"].values()) <= set(names)
@@ -132,3 +133,18 @@ def test_smooth_samples_have_the_shape_and_are_no_constant():
     assert found.shape == (5, 3, 1, 64) and found.dtype == np.float32 and found.std() > 0.1
     step, whole = np.abs(np.diff(found)).mean(), np.abs(found).mean()
     assert step < whole / 2
+
+
+def test_the_cost_of_the_search_is_held_against_three_plain_routes(tmp_path):
+    made = {"NNCF default": 20.0, "ONNX Runtime static default": 5.0, "LiteRT full int8": 5.0}
+    rows = [row(name, 1.0, kind="peer") for name in made]
+    for one in rows:
+        one.cost = {"cpu_s": made[one.name], "wall_s": 0.0}
+    other = row("NNCF default, plain", 1.0, kind="peer")
+    other.cost = {"cpu_s": 99.0, "wall_s": 0.0}
+    found = case(row("ours", 1.0), other, *rows)
+    found.search = {"convert_cpu_s": 10.0, "search_cpu_s": 46.0}
+    told = peers.cost(found)
+    assert (told["ratio"], told["bare"], told["holds"]) == (1.4, 1.533, True)
+    del found.rows["LiteRT full int8"]
+    assert "not_run" in peers.cost(found)
