@@ -110,6 +110,7 @@ def state() -> dict[str, Any]:
         "load": list(os.getloadavg()),
         "governor": _governor(),
         "clocks_mhz": _clocks_mhz(),
+        "gpu_mhz": _gpu_mhz(),
         "temperatures_c": _temperatures_c(),
         "throttle": _throttle(),
     }
@@ -239,6 +240,14 @@ def _clocks_mhz() -> list[float] | None:
         text = _read(_CPUINFO, 2**20) or ""
         clocks = [float(mhz) for mhz in re.findall(r"^cpu MHz\s*:\s*([\d.]+)", text, re.MULTILINE)]
     return clocks or None
+
+
+def _gpu_mhz() -> float | None:
+    """Return the clock of a Jetson's GPU now; its device's name has changed with JetPack."""
+    folder = outside.at("/sys/class/devfreq")
+    found = [f for name in ("gpu", "ga10b", "gv11b") for f in sorted(folder.glob(f"*.{name}"))]
+    hertz = [clock for f in found if (clock := _number(f / "cur_freq")) is not None]
+    return hertz[0] / 1e6 if hertz else None
 
 
 def _natural(path: Path) -> list[int]:

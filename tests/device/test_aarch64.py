@@ -26,7 +26,9 @@ MAKE = "bash .ci/aarch64 FOLDER, export EDGEKD_AARCH64=FOLDER"
 FILES = Path(__file__).parents[1] / "fixtures" / "tflite"
 NEAR = {"fp32": 1e-5, "int8": 0.03, "int8_float_io": 0.03, "int8_dynamic": 0.01}
 CALIBRATED, FEW = 16, 2
-RECIPES = [found.name for found in discover.recipes() if found.name != "classify"]
+SETTINGS = {"classify": {"data": "nowhere", "classes": 3, "student": "conv4"}}
+"""What a recipe cannot do without."""
+RECIPES = [found.name for found in discover.recipes()]
 pytestmark = [
     pytest.mark.system,
     pytest.mark.timeout(600),
@@ -59,7 +61,8 @@ def artefacts(request, tmp_path_factory):
     from edgekd.quant.ranges import measure_ranges, save_ranges
 
     out = tmp_path_factory.mktemp(request.param)
-    asked = discover.load_recipe(request.param, {"preset": "smoke"})
+    settings = {"preset": "smoke", **SETTINGS.get(request.param, {})}
+    asked = discover.load_recipe(request.param, settings)
     torch.manual_seed(0)
     model = shipped(invoke(asked.student.build, out).eval())
     samples = torch.randn(CALIBRATED, *asked.input.shape)

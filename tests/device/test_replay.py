@@ -35,6 +35,7 @@ def test_the_board_is_read_from_its_files():
     }  # fmt: skip
     assert facts["runtimes"] == {"tensorrt": "10.3.0"}, "what is installed here is not the board's"
     assert facts["tools"]["memory_free_mib"] == 6132
+    assert facts["state"]["gpu_mhz"] == 306 and facts["state"]["clocks_mhz"] == [1036.8]
     assert facts["state"]["throttle"] == {"oc1": 0, "oc2": 0, "oc3": 0}
     assert facts["replay"]["name"] == "orin-nano" and "collage" in facts["replay"]["recorded"]
 
