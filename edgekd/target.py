@@ -218,9 +218,16 @@ class Target(Frozen):
         board = machine.get("board") or "a machine without a name"
         if self.board and self.board.lower() not in board.lower():
             return f"this machine is {board}, the target a board called {self.board!r}"
-        runtimes = machine.get("runtimes") or {}
-        if self.device != "cpu" and not any(runtimes.get(name) for name in self.backends):
+        if self.device == "cpu":
+            return ""
+        found = {n: v for n, v in (machine.get("runtimes") or {}).items() if v}
+        found = {name: found[name] for name in self.backends if name in found}
+        if not found:
             return f"this machine has no {' or '.join(self.backends)} runtime"
+        wrong = [f"{n} {v}" for n, v in found.items() if not accepts(self.runtime.get(n, ""), v)]
+        if len(wrong) == len(found):
+            ranges = " or ".join(f"{name} {self.runtime[name]}" for name in found)
+            return f"this machine has {' and '.join(wrong)}, the target {ranges}"
         return ""
 
     def peaks(self, mode: str | None = None) -> Roofline:

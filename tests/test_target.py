@@ -76,6 +76,10 @@ def test_an_accelerator_needs_its_runtime():
     machine = {"arch": "x86_64", "board": None, "runtimes": {"onnxruntime": "1.22"}}
     assert board.absent_from(machine) == "this machine has no tensorrt runtime"
     assert not board.absent_from(machine | {"runtimes": {"tensorrt": "10.3"}})
+    old = board.model_copy(update={"runtime": {"tensorrt": ">=10.3,<12"}})
+    said = old.absent_from(machine | {"runtimes": {"tensorrt": "8.6.1", "onnxruntime": "1.32"}})
+    assert said == "this machine has tensorrt 8.6.1, the target tensorrt >=10.3,<12"
+    assert not old.absent_from(machine | {"runtimes": {"tensorrt": "10.16.2.10"}})
     assert loads(GOOD.replace("cpu", "mcu")).absent_from(machine)
 
 
