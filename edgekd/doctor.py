@@ -71,10 +71,12 @@ NEEDS: Mapping[str, Needs] = {
         _TRAIN,
         ("train",),
         tools=("gcc", "arm-none-eabi-gcc", "qemu-system-arm"),
-        fix="edgekd setup litert; apt-get install gcc gcc-arm-none-eabi"
-        " libnewlib-arm-none-eabi qemu-system-arm",
+        fix="apt-get install gcc gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm",
+        environment="litert",
     ),
-    "ethos-u": Needs((*_TRAIN, "ethosu"), ("train", "litert", "ethos"), tools=("vela",)),
+    "ethos-u": Needs(
+        (*_TRAIN, "ethosu"), ("train", "litert", "ethos"), tools=("vela",), environment="litert"
+    ),
 }
 
 
@@ -321,6 +323,8 @@ def _target(target: Target, device: Mapping[str, Any] | None, *, asked: bool) ->
 
 
 def _works(name: str) -> str:
+    if name == "firmware":
+        return "can be built, and run in an emulator"
     return "can be built, run and measured" if name in NEEDS else "of another package; not judged"
 
 

@@ -78,7 +78,7 @@ def test_another_architecture_is_said():
     assert not examine(TARGET + "arch: [x86_64]\n").lacking
 
 
-def test_a_missing_tool_is_said(monkeypatch):
+def test_a_missing_tool_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "which", lambda tool: None)
     text = TARGET.replace("[onnxruntime, openvino]", "[firmware]")
     text = text.replace("onnxruntime:", "firmware:")
@@ -87,6 +87,10 @@ def test_a_missing_tool_is_said(monkeypatch):
     assert checks[0] == "lacks"
     assert "arm-none-eabi-gcc, qemu-system-arm not on PATH" in checks[1]
     assert "gcc-arm-none-eabi" in checks[2]
+    monkeypatch.setenv("EDGEKD_LITERT", str(tmp_path))
+    checks = of(examine(text), "target t")["firmware"]
+    assert "the litert environment is not made" in checks[1]
+    assert checks[2].startswith("edgekd setup litert; ")
 
 
 def test_a_backend_of_another_package_is_not_judged(monkeypatch):

@@ -19,6 +19,7 @@ from edgekd.firmware import cross
 from edgekd.firmware.reference import run
 from tests.firmware.building import ARM, programmed
 from tests.firmware.networks import Net, inception
+from tests.project import edgekd
 
 pytestmark = pytest.mark.needs("gcc", install="apt-get install gcc")
 MCU = {"core": "cortex-m4", "clock_mhz": 100.0, "flash_kib": 256.0, "ram_kib": 64.0}
@@ -149,3 +150,14 @@ def test_the_agent_names_what_is_missing(make, monkeypatch, tmp_path):
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(UsageFault, match="describes no C library"):
         open_session(tmp_path / "other.json", {})
+
+
+@pytest.mark.parametrize("recipe", ["decision_transformer", "liteinception"])
+def test_without_litert_a_command_ends_before_any_training(recipe, tmp_path):
+    said = edgekd(
+        tmp_path, "compress", "--recipe", recipe, "--target", "mcu-m4", code=4,
+        EDGEKD_LITERT=str(tmp_path / "none"),
+    )  # fmt: skip
+    assert "the litert environment is not made: edgekd setup litert" in said
+    assert not list((tmp_path / "store").glob("objects/*"))
+    assert not list(tmp_path.rglob("manifest.json"))
