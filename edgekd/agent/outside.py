@@ -28,7 +28,10 @@ from typing import Any
 from .faults import Fault, UsageFault
 
 VARIABLE = "EDGEKD_REPLAY"
-"""Names the recording that the agent plays; the host sets it for ``--on replay:FOLDER`` alone."""
+"""``PID:FOLDER``: the recording that the agent plays, and the host that asked for it.
+
+Who is no child of that process ignores it, so that one set by hand makes no machine a board.
+"""
 KEYS = {"recorded", "facts", "tegrastats_ms"}
 NO_ENGINE = b"a recording was played: this is no engine\n"
 _FILES = {
@@ -49,8 +52,13 @@ class Ran:
 
 def recording() -> Path | None:
     """Return the folder of the recording that is played; None where this machine is asked."""
-    folder = os.environ.get(VARIABLE)
-    return Path(folder) if folder else None
+    host, _, folder = os.environ.get(VARIABLE, "").partition(":")
+    return Path(folder) if folder and host == str(os.getppid()) else None
+
+
+def asked(folder: Path) -> dict[str, str]:
+    """Return the environment in which a child of this process plays a recording."""
+    return {VARIABLE: f"{os.getpid()}:{folder}"}
 
 
 def playing() -> dict[str, str] | None:

@@ -213,7 +213,7 @@ def agent_on(
     """
     place = reach(on)
     if place.host is None:
-        played = {} if place.recording is None else {outside.VARIABLE: str(place.recording)}
+        played = {} if place.recording is None else outside.asked(place.recording)
         with Agent(env={**(env or {}), **played}, timeout_s=timeout_s) as agent:
             yield agent
         return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,10 @@ def test_a_recording_is_played_only_where_it_is_asked_for(monkeypatch):
     with Agent() as agent:
         facts = agent.facts()
     assert "replay" not in facts and "jetson" not in facts
+    words = "from edgekd.device.fingerprint import here; assert 'replay' not in here()"
+    for value in (str(RECORDED), f"1:{RECORDED}"):
+        monkeypatch.setenv(outside.VARIABLE, value)
+        subprocess.run([sys.executable, "-c", words], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_nothing_is_measured_on_it():
