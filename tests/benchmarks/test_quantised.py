@@ -1,8 +1,13 @@
 """What every quantised candidate costs: what is concluded, and what was committed."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from benchmarks import quantised
+
+RESULT = Path(quantised.__file__).parent / "results" / "decision_transformer-quantised.json"
 
 
 def row(name, precision, cost, why=""):
@@ -40,3 +45,11 @@ def test_the_table_has_every_candidate_and_why(found):
     assert "not run: conv quantises no operator" in page
     assert len(page.splitlines()) == 2 + 5
     assert {line.count("|") for line in page.splitlines()} == {9}
+
+
+def test_the_batterys_quantised_artefacts_cost_within_one_percent_or_are_rejected():
+    rows = [r for r in json.loads(RESULT.read_text("utf-8"))["rows"] if "val" in r]
+    assert {r["runtime"] for r in rows} >= {"onnxruntime", "openvino", "litert"}
+    for one in rows:
+        held = all(abs(one[f"{split} cost, %"]) < 1 for split in quantised.SPLITS)
+        assert held or "lost" in one["rejected"], one["candidate"]
