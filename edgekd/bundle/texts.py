@@ -82,10 +82,37 @@ prints the bundle's digest; whoever keeps that digest elsewhere pins every file 
 ## Run
 
 {_contract(manifest)}
-Run it in this folder:
+{_run(manifest, set(names))}"""
 
-```python
-{_snippet(manifest, set(names))}```
+
+def _run(manifest: Manifest, names: set[str]) -> str:
+    if manifest["artefact"]["runtime"] != "firmware":
+        return f"Run it in this folder:\n\n```python\n{_snippet(manifest, names)}```\n"
+    folder = manifest["artefact"]["main"].rpartition("/")[0]
+    prove = (
+        f"    sh {folder}/selftest/run_emulator.sh   # cross-compiles, runs the golden vectors\n"
+    )
+    drivers = [name for name in names if name.endswith("_cascade.h") and "/include/" in name]
+    if not drivers:
+        return f"`{folder}/README.md` has the lines of C that call it.\n\n{prove}"
+    prefix = drivers[0].rpartition("/")[2].removesuffix("_cascade.h")
+    code = _CASCADE_C.replace("PREFIX", prefix).replace("UPPER", prefix.upper())
+    prove += "    sh cascade/run_emulator.sh   # both networks and their driver, on whole flights\n"
+    return f"In C, both networks and their driver:\n\n```c\n{code}```\n\n{prove}"
+
+
+_CASCADE_C = """#include "PREFIX_cascade.h"
+
+static uint32_t arena[(UPPER_CASCADE_ARENA_BYTES + 3) / 4];
+static PREFIX_cascade_t flight; /* PREFIX_cascade_init(&flight) before every flight */
+
+/* A second's sensors in the order of PREFIX_sensors, NaN where there is no value. */
+const char *second(const float *sensors) {
+  PREFIX_diagnosis_t found;
+  if (!PREFIX_cascade_push(&flight, sensors)) return 0;
+  if (PREFIX_cascade_diagnose(&flight, arena, &found) != UPPER_OK) return 0;
+  return found.fault < 0 ? "healthy" : PREFIX_stage2_classes[found.fault];
+}
 """
 
 

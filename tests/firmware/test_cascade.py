@@ -12,6 +12,7 @@ import pytest
 
 from edgekd.agent.runtimes.c import open_session
 from edgekd.artefact import Artefact
+from edgekd.bundle.texts import _run
 from edgekd.errors import BudgetError, StageError
 from edgekd.events import silent
 from edgekd.firmware import cascade, cross
@@ -63,13 +64,13 @@ def flights(count):
 
 
 @pytest.fixture
-def inputs(tmp_path):
+def inputs(tmp_path, request):
     """What the steps before leave: int8 in stage 1, 16-bit activations in stage 2."""
-    folders = {}
+    folders, core = {}, getattr(request, "param", "cortex-m4")
     for (part, (_, classes)), dtype in zip(TASKS.items(), ("int8", "int16"), strict=True):
         shipped = tmp_path / part / "chosen" / "shipped"
         prefix = "air" if not part else "air_stage2"
-        write(load(network(classes, classes, dtype), prefix), shipped, BOARDS["cortex-m4"])
+        write(load(network(classes, classes, dtype), prefix), shipped, BOARDS[core])
         contract = {"channels": SEEN, "shape": [SENSORS, 1, LENGTH], "name": "flight"}
         Artefact(shipped, "firmware.json", "firmware", {}, contract, dtype).save()
         known = tmp_path / part / "distill"
@@ -124,8 +125,9 @@ pytestmark = pytest.mark.needs("gcc", install="apt-get install gcc")
 
 
 @pytest.mark.needs(cross.COMPILER, cross.EMULATOR, install=ARM)
-def test_an_image_of_both_networks_proves_itself(inputs, tmp_path):
-    made = image(spec(), inputs, tmp_path, silent)
+@pytest.mark.parametrize("inputs, core", [(core, core) for core in BOARDS], indirect=["inputs"])
+def test_an_image_of_both_networks_proves_itself(inputs, core, tmp_path):
+    made = image(spec(core=core), inputs, tmp_path, silent)
     assert made["selftest"] == "passed"
     assert 1 <= made["flagged"] < made["flights"]
     counted = made["instructions"]
@@ -140,7 +142,7 @@ def test_an_image_of_both_networks_proves_itself(inputs, tmp_path):
     assert all((tmp_path / name).is_file() for name in made["files"])
     for key in ("flash_kib", "ram_kib"):
         with pytest.raises(BudgetError, match=r"both networks .* has 1,024") as caught:
-            image(spec(**{key: 1}), inputs, tmp_path / key, silent)
+            image(spec(core=core, **{key: 1}), inputs, tmp_path / key, silent)
         assert caught.value.at == f"targets/mcu.yaml: mcu.{key}"
 
 
@@ -190,6 +192,18 @@ def test_a_golden_value_that_was_touched_fails(bundle, name):
     found = proven(bundle)
     assert found.returncode != 0
     assert found.stdout.startswith("FAIL")
+
+
+@pytest.mark.needs(cross.COMPILER, install=ARM)
+def test_the_lines_of_the_bundle_s_readme_compile(bundle):
+    made = {"runtime": "firmware", "main": "model/firmware.json"}
+    page = _run({"artefact": made}, {"cascade/include/air_cascade.h"})
+    code = bundle / "lines.c"
+    code.write_text(page.partition("```c\n")[2].partition("```")[0])
+    places = [bundle / "cascade/include", *(bundle / p / "model/include" for p in TASKS)]
+    command = [cross.COMPILER, *BOARDS["cortex-m4"].flags, *WARNINGS[:4], "-O2", "-c", str(code)]
+    command += [flag for place in places for flag in ("-I", str(place))]
+    subprocess.run([*command, "-o", str(bundle / "lines.o")], check=True)
 
 
 @pytest.mark.needs("cmake", cross.COMPILER, cross.EMULATOR, install=ARM)
