@@ -1,7 +1,7 @@
 """Every quantised candidate of a recipe beside float32, by the task's own metrics.
 
-    python -m benchmarks.quantised --recipe decision_transformer --metric cost \
-        --out benchmarks/results/decision_transformer-quantised.json
+    python -m benchmarks.quantised --recipe decision_transformer --target cpu --target mcu-m4 \
+        --metric cost --out benchmarks/results/decision_transformer-quantised.json
 
 A compression leaves out, by cheap proxies, what cannot win, so it says nothing of those. Here every
 row of an exhaustive search (runtime × precision × scope) is built and scored in its own runtime:
