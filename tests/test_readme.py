@@ -70,6 +70,8 @@ COMMANDS = {
     "edgekd compress --recipe mobilevit --target jetson --allow-unbuilt": "{} --set preset=smoke",
     "edgekd compress --recipe mobilevit --target jetson --on ssh:orin": BOARD,
     "edgekd doctor --target jetson --on ssh:orin": BOARD,
+    "edgekd verify out/mobilevit-jetson --on ssh:orin": BOARD,
+    "edgekd profile out/mobilevit-jetson --on ssh:orin --layers": BOARD,
     "edgekd setup litert": CORES,
     "edgekd compress --recipe decision_transformer --target mcu-m4 --target mcu-m33": CORES,
     "edgekd compress --recipe liteinception --target cpu": SLOW + "{} --set preset=smoke",
