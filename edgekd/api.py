@@ -15,6 +15,7 @@ from edgekd.device.fingerprint import here
 from edgekd.device.reach import reach
 from edgekd.discover import load_recipe, load_target
 from edgekd.errors import (
+    BudgetError,
     SetupError,
     StageError,
     TrainingError,
@@ -94,6 +95,7 @@ def compress(
         for one in request.targets:
             for step in steps.fitting(walk.recipe, one):
                 walk.step(step)
+    _fit_together(walks, request.targets)
     for walk in walks.values():
         _learn(walk)
     bundles = []
@@ -114,6 +116,28 @@ def compress(
     if any(unproven) and not allow_unbuilt:
         raise _unbuilt(request.targets, unproven, bundles)
     return bundles
+
+
+def _fit_together(walks: Mapping[str, Walk], targets: Sequence[Target]) -> None:
+    """Hold all networks of a recipe that decide together to the flash that they share.
+
+    Raises:
+        BudgetError: They need more than the target has, before anything is trained.
+    """
+    if walks[""].recipe.joint is None:
+        return
+    for target in (one for one in targets if one.mcu is not None):
+        assert target.mcu is not None
+        facts = [walk.done[f"fits:{target.name}"].facts for walk in walks.values()]
+        used, allowed = sum(one["flash_bytes"] for one in facts), int(1024 * target.mcu.flash_kib)
+        if used > allowed:
+            each = " + ".join(f"{one['flash_bytes']:,}" for one in facts)
+            raise BudgetError(
+                f"in 8 bits all weights of both networks take at least {used:,} bytes of flash"
+                f" ({each}), target {target.name} has {allowed:,}",
+                at=f"targets/{target.name}.yaml: mcu.flash_kib",
+                hint="a narrower student, or one of the stages (--set stage=1)",
+            )
 
 
 def _learn(walk: Walk) -> None:

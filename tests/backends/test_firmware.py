@@ -19,7 +19,7 @@ from edgekd.firmware import cross
 from edgekd.firmware.reference import run
 from tests.firmware.building import ARM, programmed
 from tests.firmware.networks import Net, inception
-from tests.project import edgekd
+from tests.project import ROOT, edgekd
 
 pytestmark = pytest.mark.needs("gcc", install="apt-get install gcc")
 MCU = {"core": "cortex-m4", "clock_mhz": 100.0, "flash_kib": 256.0, "ram_kib": 64.0}
@@ -161,3 +161,17 @@ def test_without_litert_a_command_ends_before_any_training(recipe, tmp_path):
     assert "the litert environment is not made: edgekd setup litert" in said
     assert not list((tmp_path / "store").glob("objects/*"))
     assert not list(tmp_path.rglob("manifest.json"))
+
+
+@pytest.mark.needs("edgekd setup litert", install="edgekd setup litert")
+def test_both_networks_of_a_cascade_share_the_flash_before_any_training(tmp_path):
+    """Each of them would fit alone."""
+    target = (ROOT / "targets/mcu-m4.yaml").read_text().replace("flash_kib: 1024", "flash_kib: 16")
+    (tmp_path / "small.yaml").write_text(target.replace("name: mcu-m4", "name: small"))
+    said = edgekd(
+        tmp_path, "compress", "--recipe", "liteinception", "--target", "small.yaml",
+        "--set", "preset=smoke", code=3,
+    )  # fmt: skip
+    said = " ".join(said.split())
+    assert "at least 18,832 bytes of flash (9,344 + 9,488), target small has 16,384" in said
+    assert "teacher" not in said
