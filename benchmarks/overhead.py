@@ -140,7 +140,11 @@ def benchmark_app(asked: argparse.Namespace, name: str, shape: list[int], feed: 
     command += ["-d", "CPU", "-api", "sync", "-niter", str(asked.runs), "-nthreads", "1"]
     command += ["-shape", f"{name}[{','.join(map(str, shape))}]", "-infer_precision", "f32"]
     command += ["-hint", "none", "-nstreams", "1"]
-    return float(re.search(r"Min:\s+([\d.]+) ms", _run(command)).group(1))  # type: ignore[union-attr]
+    said = _run(command)
+    least = re.search(r"Min:\s+([\d.]+) (ms|us)", said)  # it picks the unit anew in every run
+    if least is None:
+        sys.exit(f"benchmark_app told no least time:\n{said}")
+    return float(least[1]) / (1 if least[2] == "ms" else 1000)
 
 
 def _run(command: list[str]) -> str:
